@@ -1,0 +1,320 @@
+"""Train an IGNN: `ignn train --data FOLDER --output RUN`, on a CPU, a GPU, or several under `torchrun -m train.fit`.
+
+The same command resumes a run where its checkpoint stopped, to the very weights it would have had unbroken (on a CPU
+with the same number of threads; GPUs add in varying order). A batch depends on nothing but the seed and the step.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.checkpoint import FORMAT, CheckpointError, is_backbone, load_checkpoint, read_checkpoint, save_checkpoint
+from train.config import IGNNConfig
+from train.data import PatchSource, open_patches
+from train.distributed import ProcessGroup
+from train.fit_config import FitConfig, parse_config
+from train.loader import Batch, BatchLoader
+from train.model import IGNN
+from train.monitor import Monitor, Validation, check_finite
+from train.warm_start import pass_backbone_through
+
+_READ_EVERY_ON_GPU = 10
+"""Steps between reading losses on a GPU: each reading makes the host wait for it."""
+
+
+class Trainer:
+    """One network, its optimiser and its place in the schedule."""
+
+    def __init__(self, config: FitConfig, source: PatchSource, group: ProcessGroup) -> None:
+        self.config, self.source, self.group, self.step = config, source, group, 0
+        torch.manual_seed(config.seed)
+        net = _initial_network(config)
+        if _begins_at_backbone(config):
+            pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
+        self.net = net.to(group.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+
+    def make_batch(self, step: int) -> Batch:
+        """Cut this process's patches of a step."""
+        config = self.config
+        first = self.group.rank * config.batch
+        lr, hr = self.source.batch(step, config.seed, config.batch, config.patch, first)
+        return (lr.pin_memory(), hr.pin_memory()) if self.group.device.type == "cuda" else (lr, hr)
+
+    def train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """Take one optimiser step; return the L1 loss on 0..255, on the device."""
+        config, device = self.config, self.group.device
+        lr, hr = lr.to(device, non_blocking=True), hr.to(device, non_blocking=True)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = learning_rate(config, self.step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            lr = lr.float().contiguous(memory_format=torch.channels_last)
+            sr = self.net.forward_backbone(lr) if config.stage == "backbone" else self.net(lr)
+        loss = (sr.float() - hr.float()).abs().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        loss = loss.detach()
+        self.group.average_gradients(self.parameters, loss)
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return loss
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.config.ema else 0.0
+        values = self.net.state_dict()
+        torch._foreach_lerp_([self.average[name] for name in values], list(values.values()), 1 - decay)
+
+    def averaged_network(self) -> IGNN:
+        """Return a copy of the network with the averaged weights."""
+        averaged = IGNN(self.net.config).to(self.group.device).eval()
+        averaged.load_state_dict(self.average)
+        return averaged
+
+    def save(self, path: Path) -> None:
+        """Write the averaged network and everything that a resumed run needs.
+
+        Raises:
+            FloatingPointError: if the weights are no longer finite; the file is left as it was.
+            OSError: if the file cannot be written; likewise.
+        """
+        if not all(bool(p.isfinite().all()) for p in self.parameters):
+            raise FloatingPointError(f"Weights are not finite at step {self.step}. {path} is left as it was.")
+        try:
+            save_checkpoint(
+                self.averaged_network(),
+                path,
+                fit=vars(self.config),
+                data_sha256=self.source.checksum,
+                step=self.step,
+                raw_weights=self.net.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                versions={"torch": str(torch.__version__), "numpy": np.__version__},
+                processes=self.group.size,
+            )
+        except RuntimeError as error:  # PyTorch's writer says so, of a full disk
+            raise OSError(f"{path} cannot be written ({error}). It is left as it was.") from error
+
+    def resume(self, path: Path) -> list[str]:
+        """Take up where the checkpoint stopped.
+
+        Returns:
+            What makes the rest of the run another than it would have been unbroken.
+
+        Raises:
+            CheckpointError: if it is of another network or stage.
+        """
+        state = read_checkpoint(path)
+        if "raw_weights" not in state:
+            raise CheckpointError(f"Checkpoint {path} holds no run to resume. Use --start {path} and another --output.")
+        if IGNNConfig.from_dict(state["config"]) != self.net.config or state["fit"]["stage"] != self.config.stage:
+            raise CheckpointError(
+                f"Checkpoint {path} is of another network or stage ({state['config']}, {state['fit']['stage']}). "
+                f"Use another --output, and --start {path} to begin with its weights."
+            )
+        self.net.load_state_dict(state["raw_weights"])
+        for name, value in state["weights"].items():
+            self.average[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        notes = []
+        if state["data_sha256"] != self.source.checksum:
+            notes.append("the training images are others than before")
+        if state.get("processes", 1) * state["fit"]["batch"] != self.group.size * self.config.batch:
+            notes.append("the batch is another than before")
+        return notes
+
+
+def learning_rate(config: FitConfig, step: int) -> float:
+    """Return the learning rate of a step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    if config.schedule == "halving":
+        return float(config.learning_rate * 0.5 ** (step // config.period))
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step % config.period) / config.period)))
+
+
+def _initial_network(config: FitConfig) -> IGNN:
+    net = IGNN(config.net)
+    if config.start:
+        own = net.state_dict()
+        started = load_checkpoint(config.start).state_dict()
+        fitting = {name: value for name, value in started.items() if name in own and value.shape == own[name].shape}
+        if not any(name.startswith("body") for name in fitting):
+            raise CheckpointError(f"Checkpoint {config.start} fits no block of this network: another width or preset?")
+        net.load_state_dict(own | fitting)
+    if config.embedding:
+        _load_embedding(net, config.embedding)
+    elif config.stage == "whole" and net.config.graph != "none" and not _has_embedding(config.start):
+        raise ValueError("The graph needs VGG19's weights. Give --embedding FILE (torchvision's vgg19 names).")
+    return net
+
+
+def _begins_at_backbone(config: FitConfig) -> bool:
+    """Return whether the graph is new: a whole network that starts from a backbone."""
+    if not config.start or config.stage != "whole" or config.net.graph != "graphagg":
+        return False
+    return is_backbone(config.start)
+
+
+def _load_embedding(net: IGNN, path: str) -> None:
+    names = {f"features.{number}.{kind}": f"model.{number}.{kind}" for number in (0, 2) for kind in ("weight", "bias")}
+    content = read_checkpoint(path)
+    missing = sorted(set(names) - set(content))
+    if missing:
+        raise CheckpointError(f"{path} is no VGG19 of torchvision's: {', '.join(missing)} missing.")
+    net.embedding.load_state_dict({own: content[name] for name, own in names.items()}, strict=False)
+
+
+def _has_embedding(start: str) -> bool:
+    """Return whether a checkpoint's embedding is VGG19's, not a random one that its stage never used."""
+    if not start:
+        return False
+    content = read_checkpoint(start)
+    fit = content.get("fit", {"stage": "whole"})
+    return content.get("format") != FORMAT or fit["stage"] == "whole" or bool(fit["embedding"])
+
+
+class _StopRequest:
+    """Whether to save and stop: by SIGTERM, Ctrl-C (a second one kills), or because the time is up."""
+
+    def __init__(self, time_limit: float) -> None:
+        self._deadline = time.monotonic() + 60 * time_limit if time_limit else math.inf
+        self._signalled = False
+        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def forget(self) -> None:
+        """Give the signals their old meaning back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self._signalled or time.monotonic() > self._deadline
+
+
+def run(config: FitConfig, group: ProcessGroup, stop: _StopRequest) -> str:
+    """Train until done or stopped; return what to tell the user."""
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    held_out = 0 if config.validation else config.held_out
+    if group.rank == 0:  # the first decodes, the others open what it made
+        source = open_patches(config.data, config.scale, config.patch, output.parent / "cache", held_out)
+    group.wait()
+    if group.rank != 0:
+        source = open_patches(config.data, config.scale, config.patch, output.parent / "cache", held_out)
+    trainer = Trainer(config, source, group)
+    last = output / "last.pt"
+    notes = trainer.resume(last) if last.exists() else []
+    group.wait()  # until all have read the checkpoint
+    monitor = validation = None
+    if group.rank == 0:
+        for leftover in output.glob(".last.pt.*.tmp"):
+            leftover.unlink()
+        validation, monitor = Validation(config, source), Monitor(config, trainer.step, group.size)
+        _describe(source, len(validation.pairs), group, notes)
+    try:
+        _loop(trainer, stop, last, monitor, validation)
+    finally:
+        if monitor:
+            monitor.close()
+    waiting = f", {monitor.share_waiting:.1%} of the time waiting for data" if monitor and trainer.step else ""
+    ended = "done" if trainer.step >= config.steps else "stopped; the same command goes on"
+    return f"{last}: step {trainer.step} of {config.steps}, {ended}{waiting}"
+
+
+def _loop(
+    trainer: Trainer, stop: _StopRequest, last: Path, monitor: Monitor | None, validation: Validation | None
+) -> None:
+    config, group = trainer.config, trainer.group
+    read_every = _READ_EVERY_ON_GPU if group.device.type == "cuda" else 1
+    unread: list[Tensor] = []
+    recent: list[float] = []
+    with BatchLoader(trainer.make_batch, trainer.step, config.workers) as loader:
+        while trainer.step < config.steps:
+            unread.append(trainer.train_step(*loader.next_batch()))
+            step = trainer.step
+            due = [
+                step == config.steps or step % every == 0 for every in (read_every, config.log_every, config.save_every)
+            ]
+            if any(due):
+                values, unread = check_finite(torch.stack(unread), step - len(unread)), []
+                recent += values
+                stopping = group.any(bool(stop))
+                if monitor:
+                    monitor.progress(step, values, loader.seconds_waiting)
+                    if due[1]:
+                        monitor.record(
+                            step,
+                            loss=float(np.mean(recent)),
+                            learning_rate=learning_rate(config, step - 1),
+                            images_per_second=monitor.images_per_second,
+                            share_waiting=monitor.share_waiting,
+                        )
+                        recent = []
+                    if due[2] or stopping:
+                        trainer.save(last)
+                if stopping:
+                    return
+            if (
+                monitor
+                and validation
+                and validation.pairs
+                and (step % config.validate_every == 0 or step == config.steps)
+            ):
+                monitor.record_validation(step, *validation.measure(trainer.averaged_network()))
+
+
+def _describe(source: PatchSource, validated: int, group: ProcessGroup, notes: list[str]) -> None:
+    images = len(source.entries) - source.held_out
+    sys.stderr.write(f"{images} images to train on, {validated} to validate; {group.size} x {group.device}\n")
+    for skipped in source.skipped:
+        sys.stderr.write(f"skipped {skipped}\n")
+    for note in notes:
+        sys.stderr.write(f"resumed, but {note}\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train as the flags say; resume if the output folder holds a run."""
+    try:
+        config = parse_config(argv)
+        stop = _StopRequest(config.time_limit)
+        try:
+            group = ProcessGroup(config.device)
+            if group.device.type == "cuda":
+                torch.backends.cudnn.benchmark = True
+            message = run(config, group, stop)
+        finally:
+            stop.forget()
+    except (CheckpointError, ValueError, OSError, FloatingPointError) as error:
+        sys.stderr.write(f"ignn train: {error}\n")
+        return 1
+    except torch.OutOfMemoryError as error:
+        sys.stderr.write(f"ignn train: {error}\nUse a smaller --batch or --patch.\n")
+        return 1
+    if group.rank == 0:
+        sys.stdout.write(message + "\n")
+    group.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

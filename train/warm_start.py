@@ -1,0 +1,64 @@
+"""Begin the whole network where its trained backbone ended, instead of at random fusions."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from train.model import IGNN
+
+
+@torch.no_grad()
+def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
+    """Set the two fusions so that the network's output is `net.forward_backbone`'s, whatever the graph says.
+
+    The graph enters with weight zero, from where its gradient lets it grow. At random fusions the network would
+    forget most of its backbone first.
+
+    `fuse_b` is conv, ReLU, conv: channels are lifted above zero before the ReLU and lowered after it. `fuse_up` ends
+    in a ReLU and zero padding follows, so no lift is possible; but the last convolution reads only 27 numbers a pixel
+    (3 colors at 9 offsets), and their positive and negative parts take 54 channels. With fewer channels, or at x4,
+    whose tail upsamples once more, `fuse_up` stays random.
+
+    Args:
+        net: a network with graph "graphagg" and a trained backbone; changed in place.
+        lr: (N, 3, H, W) RGB 0..255, photographs to measure how far the features reach below zero.
+    """
+    C = net.config.channels
+    features = net.body1(net.head(lr - net.mean))
+    lift = features.abs().amax(dim=(0, 2, 3))
+    first, second = _convolutions(net.fuse_b)
+    identity = torch.eye(C)[..., None, None]
+    _set_center(first, torch.cat([identity, torch.zeros_like(identity)], dim=1), lift)
+    _set_center(second, identity, -lift)
+
+    needed = 3 * 9
+    if net.config.scale == 4 or 2 * needed > C:
+        return
+    first, second = _convolutions(net.fuse_up)
+    tail = cast(nn.Conv2d, cast(nn.Sequential, net.tail[0])[0])
+    read = tail.weight.permute(2, 3, 0, 1).reshape(needed, C)  # what each offset and color takes of the features
+    signed = torch.cat([read, -read])
+    first.weight[: 2 * needed] = 0
+    first.weight[: 2 * needed, :C, 1, 1] = signed
+    cast(Tensor, first.bias)[: 2 * needed] = 0
+    _set_center(second, identity, torch.zeros(C))
+    tail.weight.zero_()
+    for number in range(needed):
+        offset, color = divmod(number, 3)
+        tail.weight[color, number, offset // 3, offset % 3] = 1
+        tail.weight[color, needed + number, offset // 3, offset % 3] = -1
+
+
+def _convolutions(fusion: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
+    first, second = (cast(nn.Conv2d, cast(nn.Sequential, part)[0]) for part in fusion)
+    return first, second
+
+
+def _set_center(convolution: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Make a 3 x 3 convolution a 1 x 1 one."""
+    convolution.weight.zero_()
+    convolution.weight[:, :, 1:2, 1:2] = weight
+    cast(Tensor, convolution.bias).copy_(bias)
