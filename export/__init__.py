@@ -1,0 +1,1 @@
+"""Export: checkpoint in; ONNX file and TensorRT engine out."""

@@ -1,0 +1,108 @@
+"""Put a trained network among the bundled models: `python -m export.bundle --checkpoint C --name N --data FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from export.check import ExportError
+from export.precision import round_weights
+from export.to_onnx import export_onnx, load_trained
+from train import save_checkpoint
+from train.checkpoint import CheckpointError
+from train.evaluate import evaluate, load_upscaler, markdown_table, summarise
+
+_ROOT = Path(__file__).resolve().parent.parent
+MODELS = _ROOT / "runtime" / "models"
+WEIGHTS = _ROOT / "train" / "weights"
+
+_TRAINING_DATA = (
+    "353 crops of free photographs and the 24 Kodak photographs: budgie-backgrounds (CC0), "
+    "xubuntu-community-artwork (CC0, CC-BY, CC-BY-SA), "
+    "pop-os/wallpapers (public domain, CC-BY), ubuntu-mate-artwork (CC0, CC-BY-SA), Kodak (unrestricted usage)"
+)
+
+
+def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, *, default: bool) -> str:
+    """Export with fp16-stored weights into `runtime/models`, measure the file itself and describe it in `models.json`.
+
+    The same weights go to `train/weights` as a checkpoint.
+
+    Args:
+        checkpoint: a trained network.
+        name: what users will call it; also the file's name.
+        folders: HR images to measure on, e.g. Set5.
+        license_name: SPDX name of the weights' licence.
+        default: whether `SuperResolver()` takes it from now on.
+
+    Returns:
+        the measured table, in Markdown.
+
+    Raises:
+        CheckpointError, ExportError, ValueError, OSError: as exporting and measuring do, before any file changes.
+    """
+    net = load_trained(checkpoint)
+    file, new = MODELS / f"{name}.onnx", MODELS / f".{name}.new.onnx"
+    try:
+        for line in export_onnx(net, new, weights="fp16"):
+            sys.stderr.write(f"  {line}\n")
+        upscale, scale = load_upscaler(new)
+        summary = summarise(evaluate({name: upscale}, folders, scale))
+        content = new.read_bytes()
+        os.replace(new, file)
+    finally:
+        new.unlink(missing_ok=True)
+    # The very numbers of the ONNX file, for whoever trains on.
+    WEIGHTS.mkdir(exist_ok=True)
+    save_checkpoint(round_weights(net).half(), WEIGHTS / f"{name}.pt")
+    entry = {
+        "name": name,
+        "file": file.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size_bytes": len(content),
+        "scale": scale,
+        "precision": "fp16",
+        "training_data": _TRAINING_DATA,
+        "license": license_name,
+        "psnr_y_db": {row["dataset"]: round(row["psnr"], 2) for row in summary if row["method"] == name},
+    }
+    index = MODELS / "models.json"
+    known: dict[str, Any] = {"default": name, "models": []}
+    if index.exists():
+        known = json.loads(index.read_text(encoding="utf-8"))
+    models = [model for model in known["models"] if model["name"] != name] + [entry]
+    models.sort(key=lambda model: model["name"])
+    temporary = index.with_suffix(".tmp")
+    described = {"default": name if default else known["default"], "models": models}
+    temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, index)
+    return markdown_table(summary)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m export.bundle", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, type=Path)
+    parser.add_argument("--name", required=True, help="e.g. ignn-s-x2")
+    parser.add_argument("--data", required=True, action="append", type=Path, metavar="FOLDER", help="HR images")
+    parser.add_argument("--license", default="CC-BY-SA-4.0", help="SPDX name (default: %(default)s)")
+    parser.add_argument("--default", action="store_true", help="make it the model of SuperResolver()")
+    arguments = parser.parse_args(argv)
+    try:
+        table = bundle(
+            arguments.checkpoint, arguments.name, arguments.data, arguments.license, default=arguments.default
+        )
+    except (CheckpointError, ExportError, ValueError, OSError) as error:
+        sys.stderr.write(f"export.bundle: {error}\n")
+        return 1
+    sys.stdout.write(table)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,84 @@
+"""What the runtime must know about a model, as the ONNX file's `metadata_props`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from math import ceil
+from pathlib import Path
+
+from train import IGNN, IGNNConfig
+from train.config import PRESETS
+
+FORMAT = "1"
+"""Version of these keys."""
+
+
+def halo(config: IGNNConfig) -> int:
+    """Return the LR pixels of context around a tile that make its result the whole image's.
+
+    An output pixel depends on the graph's features within the field of the layers after it; these on the patches over
+    them and on the whole search window of those patches; and what lies there on the field of the layers before the
+    graph. Rounded up to a multiple of 2s, on which crops must begin as tiles do. Exact as long as the search window is
+    as large in the crop as in the whole image.
+    """
+    s = config.graph_scale
+    # 3 x 3 convolutions at LR size reach 1 pixel; at HR size 1/s, and 1/(2s) behind the second upsampler of x4.
+    downsample = 1 + 1 + 1  # 5 x 5 at HR size, two 3 x 3
+    deep = 2 + 2 * (config.blocks - config.graph_after) + 1 + 1  # fuse_b, blocks, last convolution, upsampler
+    large = (2 + (1.5 if config.scale == 4 else 1)) / s  # fuse_up, tail
+    # From a pixel to the first key of a query over it: 2 pixels to the corner of the query's patch, up to s - 1 queries
+    # of 2 pixels until i // s, half a window of key patches 2s pixels apart. The last key is nearer.
+    window = 2 + 2 * (s - 1) + 2 * s * (config.window // 2)
+    features = 1 + 2 * config.graph_after
+    embedding = 2 * s + 2 * s  # two 3 x 3 on the reduced image, whose pixels reach 2s pixels around their centre
+    exact = downsample + deep + ceil(large) + window + max(features, embedding)
+    return ceil(exact / (2 * s)) * 2 * s
+
+
+def metadata(net: IGNN, precision: str, bytes_per_pixel: int) -> dict[str, str]:
+    """Return the model's `metadata_props`; every value is a string."""
+    config = net.config
+    return {
+        "ignn.format": FORMAT,
+        "ignn.name": _name(config),
+        "ignn.version": _version(),
+        "ignn.scale": str(config.scale),
+        "ignn.graph_scale": str(config.graph_scale),
+        "ignn.window": str(config.window),
+        "ignn.k": str(config.neighbors),
+        "ignn.value_range": "0..255",
+        "ignn.color": "RGB",
+        "ignn.halo": str(halo(config)),
+        "ignn.tile_multiple": str(2 * config.graph_scale),
+        "ignn.precision": precision,
+        "ignn.bytes_per_pixel": str(bytes_per_pixel),
+        "ignn.config": json.dumps(config.to_dict()),
+        "ignn.weights_sha256": weights_sha256(net),
+    }
+
+
+def weights_sha256(net: IGNN) -> str:
+    """Return the SHA-256 of the network's float32 parameters in order of their names, however a file stores them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _name(config: IGNNConfig) -> str:
+    """Return the name of the preset that this is, if any, and the scale: a label for people."""
+    preset = next((name for name, known in PRESETS.items() if replace(known, scale=config.scale) == config), "custom")
+    return f"{preset} x{config.scale}"
+
+
+def _version() -> str:
+    try:
+        return version("ignn")
+    except PackageNotFoundError:  # a clone that is not installed
+        project = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+        found = re.search(r'^version = "(.+)"', project, re.MULTILINE)
+        return found.group(1) if found else "unknown"

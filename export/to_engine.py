@@ -1,0 +1,141 @@
+"""ONNX file in, TensorRT engine out: `ignn build`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Size, build_engine, check_plugin
+from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor, check_flavor
+from runtime.errors import EngineBuildError, IgnnError, ModelNotFoundError, UsageError
+from runtime.gpus import list_gpus
+from runtime.onnx_file import read_facts
+
+DEFAULT_TILE = 256
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `ignn build`; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except IgnnError as error:
+        sys.stderr.write(f"ignn build: error: {error}\n")
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    try:
+        model = arguments.model.read_bytes()
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"There is no ONNX file {arguments.model} that can be read ({error.strerror}). Make one with `ignn export`."
+        ) from error
+    if arguments.timing_cache is not None and not arguments.timing_cache.parent.is_dir():
+        raise UsageError(f"Invalid --timing-cache ({arguments.timing_cache}): its folder does not exist.")
+    flavor = check_flavor(arguments.backend)
+    facts = read_facts(model, source=str(arguments.model))
+    request = BuildRequest(
+        flavor,
+        _profile(arguments, halo=facts.properties.get("ignn.halo", "0")),
+        plugin=None if arguments.no_plugin or not facts.operator_calls else check_plugin(arguments.plugin),
+        plugin_inside=not arguments.plugin_outside,
+        compute_capability=_capability(arguments.compute_capability, flavor),
+        timing_cache=arguments.timing_cache,
+    )
+    sys.stdout.write(f"Building an engine of {arguments.model} with {NAMES[flavor]}: {request.profile} ...\n")
+    sys.stdout.flush()
+    start = time.monotonic()
+    report = build_engine(model, request, arguments.output, source=str(arguments.model))
+    for line in describe(report, request):
+        sys.stdout.write(f"  {line}\n")
+    sys.stdout.write(
+        f"Wrote {arguments.output} ({report.engine_bytes / 1e6:.1f} MB) in {time.monotonic() - start:.0f} s.\n"
+    )
+
+
+def describe(report: BuildReport, request: BuildRequest) -> list[str]:
+    """What was built, a line each: the plugin's layers, where its library is, and the types of the convolutions."""
+    if not report.operator_calls:
+        graph = "The network has no graph operators and needs no plugin."
+    elif report.plugin_layers:
+        inside = (
+            "the plugin library is inside the engine"
+            if report.plugin_inside
+            else f"the engine needs {request.plugin} loaded"
+        )
+        graph = f"All {report.operator_calls} graph operators are plugin layers; {inside}."
+    else:
+        graph = f"No plugin: the {report.operator_calls} graph operators run as their ONNX bodies, slowly."
+    types = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
+    counts = ", ".join(f"{number} in {types.get(name, name)}" for name, number in sorted(report.convolutions.items()))
+    return [f"{NAMES[request.flavor]} {report.version}", graph, f"Convolutions: {counts or 'none'}."]
+
+
+def _profile(arguments: argparse.Namespace, *, halo: str) -> Profile:
+    if arguments.tile is not None and (arguments.opt or arguments.max):
+        raise UsageError("--tile sets --opt and --max; give one or the others.")
+    tile = DEFAULT_TILE if arguments.tile is None else arguments.tile
+    if tile < 1:
+        raise UsageError(f"Invalid --tile ({tile}). Whole numbers from 1 are supported.")
+    side = tile + 2 * int(halo)  # a tile with its context on both sides
+    minimum = _size(arguments.min, "--min", (1, 1, 1))
+    optimum = _size(arguments.opt, "--opt", _size(arguments.max, "--max", (1, side, side)))
+    profile = Profile(minimum, optimum, _size(arguments.max, "--max", optimum))
+    if not profile.holds(optimum) or not profile.holds(minimum):
+        raise UsageError(f"Invalid profile ({profile}): --min must not exceed --opt, nor --opt --max.")
+    return profile
+
+
+def _size(text: str | None, option: str, default: Size) -> Size:
+    if text is None:
+        return default
+    if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}x[1-9]\d{0,5}", text, re.ASCII):
+        raise UsageError(f"Invalid {option} ({text!r}). Batch, height and width are expected: 1x540x960.")
+    n, height, width = map(int, text.split("x"))
+    return n, height, width
+
+
+def _capability(text: str | None, flavor: Flavor) -> str | None:
+    if text is not None:
+        if flavor != "tensorrt-rtx":
+            raise UsageError("--compute-capability is for --backend tensorrt-rtx; TensorRT builds for this GPU.")
+        if not re.fullmatch(r"\d{1,2}\.\d", text, re.ASCII):
+            raise UsageError(f"Invalid --compute-capability ({text!r}). It has the form 8.6.")
+        return text
+    gpus = list_gpus()
+    if gpus:
+        return gpus[0].compute_capability if flavor == "tensorrt-rtx" else None
+    if flavor == "tensorrt-rtx":
+        raise UsageError("No GPU was found (nvidia-smi lists none): say for which to build, --compute-capability 8.6.")
+    raise EngineBuildError(
+        "TensorRT builds engines on the GPU they are for, and none was found (nvidia-smi lists none). Run this on that "
+        "machine, or without a GPU: --backend tensorrt-rtx --compute-capability 8.6."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ignn build", description="Build a TensorRT engine from an ONNX file.")
+    parser.add_argument("model", type=Path, metavar="M.onnx", help="file made by `ignn export`")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="M.engine", help="file to write")
+    parser.add_argument("--backend", choices=FLAVORS, default="tensorrt", help="which builds it (default %(default)s)")
+    parser.add_argument("--compute-capability", metavar="8.6", help="of the GPU it is for (RTX; default: the GPU here)")
+    plugin = parser.add_argument_group("plugin")
+    plugin.add_argument("--plugin", type=Path, metavar="LIB", help="plugin library (default: $IGNN_PLUGIN, build/)")
+    plugin.add_argument("--plugin-outside", action="store_true", help="leave the library out of the engine file")
+    plugin.add_argument("--no-plugin", action="store_true", help="try the operators' ONNX bodies instead")
+    sizes = parser.add_argument_group("sizes, as batch x height x width, in LR pixels")
+    sizes.add_argument("--tile", type=int, help=f"for tiles of this side and their context (default {DEFAULT_TILE})")
+    sizes.add_argument("--min", metavar="NxHxW", help="smallest input (default 1x1x1)")
+    sizes.add_argument("--opt", metavar="NxHxW", help="input that the engine is fastest at (default: --max)")
+    sizes.add_argument("--max", metavar="NxHxW", help="largest input (default: --opt)")
+    parser.add_argument("--timing-cache", type=Path, metavar="F", help="file of measurements, read and extended")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

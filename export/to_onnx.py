@@ -1,0 +1,240 @@
+"""Checkpoint in, ONNX file out: one file for ONNX Runtime and TensorRT, any batch size, height and width."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+if __name__ == "__main__":  # `python export/to_onnx.py` from a clone that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    if missing := [name for name in ("torch", "onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        sys.exit(f"to_onnx.py: {', '.join(missing)} not installed. Run: pip install -e '.[train,cpu]'")
+
+import onnx
+import onnxscript
+import torch
+from onnx.defs import OpSchema
+from onnxscript import values
+
+from export.check import ExportError, compare
+from export.functions import DOMAIN, DOMAIN_VERSION, OPSET, functions
+from export.memory import measure_bytes_per_pixel
+from export.metadata import metadata
+from export.network import ExportedIGNN
+from export.precision import round_weights, store_weights_as_half, to_half
+from train import IGNN, load_checkpoint
+from train.checkpoint import CheckpointError, is_backbone
+
+Precision = Literal["fp32", "fp16"]
+
+_TRACED_SIZE = (2, 3, 37, 41)
+_NEWEST_IR_VERSION = 10
+"""Format of the file itself; 10 is read by ONNX Runtime 1.20 and TensorRT 10."""
+
+_REAL = [("T", ["tensor(float)", "tensor(float16)"], "a map")]
+_PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
+"""On the node itself: by these TensorRT takes the plugin instead of the function."""
+
+
+def _operator(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: dict[str, str]) -> values.Op:
+    def parameters(items: dict[str, str]) -> list[OpSchema.FormalParameter]:
+        return [OpSchema.FormalParameter(key, kind) for key, kind in items.items()]
+
+    schema = OpSchema(
+        name,
+        DOMAIN,
+        DOMAIN_VERSION,
+        inputs=parameters(inputs),
+        outputs=parameters(outputs),
+        type_constraints=_REAL,
+        attributes=[
+            OpSchema.Attribute(key, getattr(OpSchema.AttrType, kind))
+            for key, kind in {**attributes, **dict.fromkeys(_PLUGIN, "STRING")}.items()
+        ],
+    )
+    return values.Op(values.Opset(DOMAIN, DOMAIN_VERSION), name, schema)
+
+
+_WINDOWED_KNN = _operator(
+    "WindowedKnn",
+    {"query": "T", "key": "T"},
+    {"index": "tensor(int32)", "edge": "T"},
+    {"k": "INT", "window": "INT", "scale": "INT"},
+)
+_ADAPN_GATHER = _operator(
+    "AdaPNGather", {"features": "T", "index": "tensor(int32)"}, {"folded": "T"}, {"scale": "INT", "eps": "FLOAT"}
+)
+
+_Symbolic = onnxscript.ir.Value
+
+
+def _windowed_knn(query: _Symbolic, key: _Symbolic, k: int, window: int, scale: int) -> tuple[_Symbolic, ...]:
+    return _WINDOWED_KNN(query, key, k=k, window=window, scale=scale, **_PLUGIN)
+
+
+def _adapn_gather(features: _Symbolic, index: _Symbolic, scale: int, eps: float) -> _Symbolic:
+    return _ADAPN_GATHER(features, index, scale=scale, eps=eps, **_PLUGIN)
+
+
+def _remainder(x: _Symbolic, divisor: _Symbolic) -> _Symbolic:
+    # The exporter's own translation takes constant divisors only; both operators follow the divisor's sign.
+    return onnxscript.opset20.Mod(x, divisor)  # type: ignore[type-var]
+
+
+_TRANSLATIONS: dict[Callable, Callable] = {
+    torch.ops.ignn.windowed_knn.default: _windowed_knn,
+    torch.ops.ignn.adapn_gather.default: _adapn_gather,
+    torch.ops.aten.remainder.Scalar: _remainder,
+}
+
+
+def to_onnx(net: IGNN) -> onnx.ModelProto:
+    """Translate a network: input `lr` (N, 3, H, W), output `sr` (N, 3, scale*H, scale*W), both float32 RGB 0..255.
+
+    Each graph operator is one node of domain `ignn`, with the plugin's attributes and a model-local function as body.
+    """
+    dynamic = {0: torch.export.Dim("N", min=1), 2: torch.export.Dim("H", min=1), 3: torch.export.Dim("W", min=1)}
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", FutureWarning)
+            program = torch.onnx.export(
+                ExportedIGNN(net).eval(),
+                (torch.zeros(_TRACED_SIZE),),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["lr"],
+                output_names=["sr"],
+                dynamic_shapes={"lr": dynamic},
+                custom_translation_table=_TRANSLATIONS,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = min(model.ir_version, _NEWEST_IR_VERSION)
+    model.functions.extend(functions())
+    _forget_how_it_was_traced(model)
+    return model
+
+
+def export_onnx(
+    net: IGNN, output: str | os.PathLike[str], *, precision: Precision = "fp32", weights: Precision = "fp32"
+) -> list[str]:
+    """Write a network as an ONNX file and prove it; the file appears whole and proven, or not at all.
+
+    Args:
+        net: the network.
+        output: file to write.
+        precision: what convolutions compute in; "fp16" keeps the graph construction, statistics, softmax, input and
+            output in float32.
+        weights: "fp16" rounds the weights and stores those of an fp32 model in half the space; the runtime widens them
+            once, on loading. What is compared is the network with rounded weights.
+
+    Returns:
+        one line per comparison with PyTorch.
+
+    Raises:
+        ExportError: if the file differs from the network by more than rounding explains, or an argument is wrong.
+    """
+    for name, value in (("precision", precision), ("weights", weights)):
+        if value not in ("fp32", "fp16"):
+            raise ExportError(f"Invalid {name} ({value!r}). Supported values are fp32, fp16.")
+    config = net.config
+    if (config.graph, config.adapn, config.ecn) != ("graphagg", True, True):
+        raise ExportError(
+            f"Invalid network (graph={config.graph!r}, adapn={config.adapn}, ecn={config.ecn}). The paper's "
+            "comparisons are for measuring (`ignn evaluate`); what is exported has graph='graphagg', adapn and ecn."
+        )
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise ExportError(f"Folder {output.parent} does not exist. Create it first: mkdir -p {output.parent}")
+    exported = round_weights(net) if weights == "fp16" else net
+    model = to_onnx(exported)
+    if precision == "fp16":
+        model = to_half(model)
+    elif weights == "fp16":
+        model = store_weights_as_half(model)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        onnx.save(model, str(temporary))
+        lines = compare(temporary, exported, precision)
+        onnx.helper.set_model_props(model, metadata(exported, precision, measure_bytes_per_pixel(temporary)))
+        onnx.save(model, str(temporary))
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return lines
+
+
+def _forget_how_it_was_traced(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes (stack traces with paths of this machine, qualified names)."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    model.graph.doc_string = ""
+    del model.graph.metadata_props[:]
+    graph = model.graph
+    for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def load_trained(path: Path) -> IGNN:
+    """Load a checkpoint whose graph has been trained.
+
+    Raises:
+        CheckpointError: if it holds no network.
+        ExportError: if it is of the backbone stage, whose graph is still random.
+    """
+    net = load_checkpoint(path)
+    if is_backbone(path):
+        raise ExportError(
+            f"Checkpoint {path} is of the backbone stage: its graph is still random. Train the whole network from it "
+            f"first: ignn train --start {path} --stage whole"
+        )
+    return net
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `ignn export`; return the exit status."""
+    parser = argparse.ArgumentParser(prog="ignn export", description="Export a checkpoint to one ONNX file.")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="a checkpoint, ours or the released code's")
+    parser.add_argument("--output", required=True, type=Path, help="ONNX file to write")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16"],
+        default="fp32",
+        help="what convolutions compute in; graph construction, statistics and softmax stay in fp32 (default: fp32)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["fp32", "fp16"],
+        default="fp32",
+        help="how an fp32 model stores its weights: fp16 halves the file and costs nothing at run time (default: fp32)",
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        net = load_trained(arguments.checkpoint)
+        sys.stdout.write(f"Exporting {arguments.checkpoint} and comparing ONNX Runtime with PyTorch ...\n")
+        lines = export_onnx(net, arguments.output, precision=arguments.precision, weights=arguments.weights)
+    except (CheckpointError, ExportError, OSError) as error:
+        sys.stderr.write(f"ignn export: {error}\n")
+        return 1
+    for line in lines:
+        sys.stdout.write(f"  {line}\n")
+    sys.stdout.write(f"Wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB).\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

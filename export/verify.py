@@ -1,0 +1,150 @@
+"""The same image through every runtime, compared: `ignn verify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backends.opening import read_model
+from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor
+from runtime.errors import BackendUnavailableError, IgnnError, UsageError
+from runtime.onnx_file import read_facts
+
+BOUNDS_DB = {"fp32": 70.0, "fp16": 50.0}
+"""Least PSNR (peak 255) between two runtimes, by precision. A neighbor that rounding exchanges moves few pixels, but
+far: the mean over the image tells a wrong runtime from rounding, the largest difference does not."""
+
+Map = NDArray[np.float32]
+
+
+class NotRunError(Exception):
+    """A runtime cannot run here, or was not given what it needs; the message says which."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `ignn verify`; return the exit status: 0 only if two runtimes or more ran and agree."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except IgnnError as error:
+        sys.stderr.write(f"ignn verify: error: {error}\n")
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    model, source = read_model(arguments.model)
+    precision = read_facts(model, source=source).properties.get("ignn.precision", "fp32")
+    bound = BOUNDS_DB.get(precision, BOUNDS_DB["fp32"])
+    lr = picture() if arguments.image is None else _read(arguments.image)
+    sys.stdout.write(f"{source} ({precision}), lr {' x '.join(map(str, lr.shape))}\n")
+    runs: dict[str, Callable[[], Map]] = {
+        "PyTorch": lambda: _pytorch(arguments.checkpoint, lr),
+        "ONNX Runtime": lambda: _onnx_runtime(model, source, lr),
+        NAMES[arguments.backend]: lambda: _tensorrt(model, source, arguments.backend, arguments.engine, lr),
+    }
+    results: dict[str, Map] = {}
+    for name, run in runs.items():
+        try:
+            results[name] = run()
+        except (NotRunError, BackendUnavailableError) as error:
+            sys.stdout.write(f"  {name}: not run. {error}\n")
+    if len(results) < 2:
+        raise UsageError("Fewer than two runtimes ran, so nothing was compared. The lines above say what is missing.")
+    reference, *others = results
+    wrong = []
+    for name in others:
+        agrees, line = compare(results[reference], results[name], bound)
+        sys.stdout.write(f"  sr, {name} against {reference}: {line}\n")
+        if not agrees:
+            wrong.append(name)
+    if wrong:
+        sys.stderr.write(
+            f"ignn verify: error: {', '.join(wrong)} differ from {reference} by more than rounding explains (under "
+            f"{bound:g} dB). Export again, build engines again, and report it if that does not help.\n"
+        )
+    return 1 if wrong else 0
+
+
+def compare(expected: Map, actual: Map, bound_db: float) -> tuple[bool, str]:
+    """Whether two results (N, 3, H, W), 0..255, agree to `bound_db` of PSNR, and a line that says how well."""
+    if expected.shape != actual.shape:
+        return False, f"shape {actual.shape}, {expected.shape} expected"
+    if not np.isfinite(actual).all():
+        return False, f"{int((~np.isfinite(actual)).sum())} values are NaN or infinite"
+    difference = np.abs(actual.astype(np.float64) - expected)
+    error = float(np.mean(difference**2))
+    psnr = float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+    return psnr >= bound_db, (
+        f"PSNR {psnr:.1f} dB, differences up to {difference.max():.3g}, {difference.mean():.2g} on average"
+    )
+
+
+def picture() -> Map:
+    """An image of shading, edges and noise: (1, 3, 96, 130) float32, whole numbers 0..255."""
+    y, x = np.mgrid[:96, :130].astype(np.float32)
+    phase = np.arange(3, dtype=np.float32)[:, None, None]
+    shading = 120 + 60 * np.sin(0.1 * x + phase) + 40 * np.sign(np.sin(0.3 * (x + 2 * y) + phase))
+    noise = np.random.default_rng(0).normal(0, 4, shading.shape)
+    return np.clip(np.round(shading + noise), 0, 255).astype(np.float32)[None]
+
+
+def _read(path: Path) -> Map:
+    from runtime.image_io import read_still
+    from runtime.picture import network_input
+
+    return np.ascontiguousarray(network_input(read_still(path)).transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
+    if checkpoint is None:
+        raise NotRunError("Give the checkpoint that the file was exported from: --checkpoint C")
+    try:
+        import torch
+
+        import train
+        from train.checkpoint import CheckpointError
+    except ModuleNotFoundError as error:
+        raise NotRunError(f"{error.name} is not installed: pip install 'ignn[train]'") from error
+    try:
+        net = train.load_checkpoint(checkpoint)
+    except (CheckpointError, OSError) as error:
+        raise UsageError(f"Invalid --checkpoint: {error}") from error
+    with torch.no_grad():
+        return np.asarray(net(torch.from_numpy(lr)).numpy(), dtype=np.float32)
+
+
+def _onnx_runtime(model: bytes, source: str, lr: Map) -> Map:
+    try:
+        from runtime.backends.ort import OrtBackend
+    except ImportError as error:
+        raise NotRunError(f"It cannot be imported ({error}): pip install 'ignn[cpu]'") from error
+    return OrtBackend(model, source=source, providers=["cpu"]).run(lr)
+
+
+def _tensorrt(model: bytes, source: str, flavor: Flavor, engine: Path | None, lr: Map) -> Map:
+    from runtime.backends.trt import TrtBackend
+
+    try:
+        content = None if engine is None else engine.read_bytes()
+    except OSError as error:
+        raise UsageError(f"Invalid --engine ({engine}): {error.strerror}. Make one with `ignn build`.") from error
+    return TrtBackend(model, source=source, flavor=flavor, engine=content).run(lr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ignn verify", description="Compare what runtimes make of the same image.")
+    parser.add_argument("model", type=Path, metavar="M.onnx", help="file made by `ignn export`")
+    parser.add_argument("--checkpoint", type=Path, metavar="C", help="what it was exported from, for PyTorch")
+    parser.add_argument("--engine", type=Path, metavar="E", help="of `ignn build` (default: built on first use)")
+    parser.add_argument("--backend", choices=FLAVORS, default="tensorrt", help="which TensorRT (default %(default)s)")
+    parser.add_argument("--image", type=Path, metavar="I", help="image to enlarge (default: a generated one)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
