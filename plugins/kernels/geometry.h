@@ -1,0 +1,56 @@
+// Index arithmetic of the two graph operators, shared by the kernels, the plugin's shape checks and host tests.
+//
+// Patches are 3 pixels wide at stride 2 in the low-resolution maps, and 3 * scale wide at stride 2 * scale in the
+// maps that are `scale` times finer. A map is padded with zeros, after its last pixel only, so that patches fit.
+#pragma once
+
+#if defined(__CUDACC__)
+#define IGNN_HOST_DEVICE __host__ __device__
+#else
+#define IGNN_HOST_DEVICE
+#endif
+
+namespace ignn {
+
+constexpr int kPatch = 3;
+constexpr int kStride = 2;
+constexpr int kPatchPixels = kPatch * kPatch;
+
+IGNN_HOST_DEVICE constexpr int min_of(int a, int b) { return a < b ? a : b; }
+IGNN_HOST_DEVICE constexpr int max_of(int a, int b) { return a > b ? a : b; }
+IGNN_HOST_DEVICE constexpr int clamp_to(int value, int low, int high) {
+    return value < low ? low : value > high ? high : value;
+}
+IGNN_HOST_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Patches along a map of n >= 2 pixels.
+IGNN_HOST_DEVICE constexpr int patch_count(int n) { return n / kStride; }
+
+// Zero pixels after a map of n >= 2 pixels: 1 for even n, 0 for odd n.
+IGNN_HOST_DEVICE constexpr int padding_after(int n) { return (n - 1) & 1; }
+
+// Keys along one axis that a query may be compared with, in a key grid of n x other patches.
+IGNN_HOST_DEVICE constexpr int window_side(int window, int n, int other) {
+    return window >= n && window >= other ? n : min_of(window, min_of(n, other));
+}
+
+// First key of the window of query i (row or column), in a grid of n keys of which the window takes `side`.
+IGNN_HOST_DEVICE constexpr int window_origin(int i, int scale, int side, int n) {
+    return clamp_to(i / scale - side / 2, 0, n - side);
+}
+
+// The query patches (one or two along an axis of m patches) that cover pixel y of the query map: first..last.
+IGNN_HOST_DEVICE constexpr int last_cover(int y, int m) { return min_of(y / kStride, m - 1); }
+IGNN_HOST_DEVICE constexpr int first_cover(int y, int m) {
+    return y % kStride == 0 ? min_of(max_of(y / kStride - 1, 0), m - 1) : last_cover(y, m);
+}
+
+// Pixel of the query-sized map that key patch u puts under output pixel y (scale times finer) of query patch i.
+IGNN_HOST_DEVICE constexpr int mapped_pixel(int y, int i, int u, int scale) {
+    return kStride * scale * u + (y - kStride * scale * i);
+}
+
+// Size to which the query-sized map is cropped before its key patches are named; pixels from here on read as zero.
+IGNN_HOST_DEVICE constexpr int cropped_size(int n, int scale) { return n / scale * scale; }
+
+}  // namespace ignn

@@ -1,0 +1,102 @@
+"""The CUDA kernels as PyTorch's CUDA implementation of the two graph operators of train/ops.py.
+
+`register()` once, and `torch.ops.ignn.windowed_knn` and `adapn_gather` run the kernels on CUDA tensors; the gradient of
+`adapn_gather` stays the one of train/ops.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import train.ops  # noqa: F401  (defines the operators)
+from plugins import find_library
+from plugins.kernel_library import AdaPNGatherSizes, KernelLibrary, Layout, Sizes, Type, WindowedKnnSizes
+
+_TYPES: dict[torch.dtype, Type] = {torch.float32: "float32", torch.float16: "float16"}
+
+
+def register(library: Path | None = None) -> None:
+    """Register the kernels of `library` (default: `find_library("ignn_kernels")`) for CUDA tensors.
+
+    Raises:
+        FileNotFoundError: if the library is not built.
+    """
+    kernels = KernelLibrary(library or find_library("ignn_kernels"))
+
+    def windowed_knn(query: Tensor, key: Tensor, k: int, window: int, scale: int) -> tuple[Tensor, Tensor]:
+        N, E, H, W = query.shape
+        expected = (N, E, H // scale, W // scale)
+        if key.shape != expected or key.dtype != query.dtype or key.device != query.device:
+            raise ValueError(
+                f"Invalid key map {tuple(key.shape)} {key.dtype} on {key.device}. A query map {tuple(query.shape)} "
+                f"{query.dtype} on {query.device} at scale {scale} needs {expected}, same type and device."
+            )
+        layout = _layout(query, key)
+        query, key = _dense(query, layout), _dense(key, layout)
+        sizes = WindowedKnnSizes.of((N, E, H, W), _type(query), layout, k=k, window=window, scale=scale)
+        index = query.new_empty((N, H // 2, W // 2, k), dtype=torch.int32)
+        edge = torch.empty((N, k, E, H // 2, W // 2), dtype=query.dtype, device=query.device)
+        _launch(kernels, sizes, query, key, index, edge)
+        return index, edge
+
+    def adapn_gather(features: Tensor, index: Tensor, scale: int, eps: float) -> Tensor:
+        N, C, H, W = features.shape
+        if index.shape != (N, H // 2, W // 2) or index.dtype != torch.int32 or index.device != features.device:
+            raise ValueError(
+                f"Invalid index {tuple(index.shape)} {index.dtype} on {index.device}. Features of shape "
+                f"{tuple(features.shape)} on {features.device} need int32 {(N, H // 2, W // 2)} there."
+            )
+        layout = _layout(features)
+        features, index = _dense(features, layout), _dense(index)
+        sizes = AdaPNGatherSizes.of((N, C, H, W), _type(features), layout, scale=scale, eps=eps)
+        output = torch.empty(
+            (N, C, scale * H, scale * W),
+            dtype=features.dtype,
+            device=features.device,
+            memory_format=_memory_format(layout),
+        )
+        _launch(kernels, sizes, features, index, output)
+        return output
+
+    torch.library.register_kernel("ignn::windowed_knn", "cuda", windowed_knn)
+    torch.library.register_kernel("ignn::adapn_gather", "cuda", adapn_gather)
+
+
+def _launch(kernels: KernelLibrary, sizes: Sizes, *tensors: Tensor) -> None:
+    refusal = kernels.refusal(sizes)
+    if refusal is not None:
+        raise ValueError(f"The CUDA kernel cannot take maps of shape {tuple(tensors[0].shape)}: {refusal}.")
+    device = tensors[0].device
+    with torch.cuda.device(device):
+        workspace = torch.empty(kernels.workspace_bytes(sizes), dtype=torch.uint8, device=device)
+        kernels.launch(
+            sizes,
+            *(tensor.data_ptr() for tensor in tensors),
+            workspace=workspace.data_ptr(),
+            stream=torch.cuda.current_stream().cuda_stream,
+        )
+
+
+def _type(tensor: Tensor) -> Type:
+    if tensor.dtype not in _TYPES:
+        raise ValueError(f"Invalid type {tensor.dtype}. The CUDA kernels take torch.float32 and torch.float16.")
+    return _TYPES[tensor.dtype]
+
+
+def _layout(*maps: Tensor) -> Layout:
+    channels_last = all(x.is_contiguous(memory_format=torch.channels_last) for x in maps) and maps[0].shape[1] % 8 == 0
+    return "channels_last" if channels_last else "linear"
+
+
+def _memory_format(layout: Layout) -> torch.memory_format:
+    return torch.channels_last if layout == "channels_last" else torch.contiguous_format
+
+
+def _dense(tensor: Tensor, layout: Layout = "linear") -> Tensor:
+    """Return the tensor without gaps in its layout, at an address the kernels' 16-byte loads may use."""
+    memory_format = _memory_format(layout)
+    tensor = tensor.contiguous(memory_format=memory_format)
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone(memory_format=memory_format)
