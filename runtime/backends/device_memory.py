@@ -1,0 +1,130 @@
+"""Every call of pycuda: the device, its memory, and copies that run beside the network."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backends import BackendMemoryError
+from runtime.errors import BackendUnavailableError, IgnnError
+
+
+class Device:
+    """A CUDA device through its primary context, the one that PyTorch and ONNX Runtime use too.
+
+    Attributes:
+        name: the product's name.
+        compute_capability: `8.6`.
+
+    Raises:
+        BackendUnavailableError: pycuda is not installed, or there is no such device.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        try:
+            self._cuda: Any = importlib.import_module("pycuda.driver")
+        except (ImportError, OSError) as error:
+            raise BackendUnavailableError(
+                f"pycuda cannot be imported ({error}). With the CUDA toolkit and an NVIDIA driver: pip install pycuda"
+            ) from error
+        try:
+            self._cuda.init()
+            count = self._cuda.Device.count()
+            if index >= count:
+                raise BackendUnavailableError(f"There is no CUDA device {index}: {count} found. Type: ignn doctor")
+            device = self._cuda.Device(index)
+            self.name = str(device.name())
+            self.compute_capability = "{}.{}".format(*device.compute_capability())
+            self._context = device.retain_primary_context()
+        except self._cuda.Error as error:
+            raise BackendUnavailableError(
+                f"CUDA found no device ({error}). Install the driver, or run elsewhere: --backend ort --provider cpu"
+            ) from error
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context this thread's. CUDA's errors become ours."""
+        self._context.push()
+        try:
+            yield
+        except self._cuda.MemoryError as error:
+            raise BackendMemoryError(str(error)) from error
+        except self._cuda.Error as error:
+            raise IgnnError(f"CUDA failed on {self.name}: {error}. `ignn doctor` says what is installed.") from error
+        finally:
+            self._context.pop()
+
+    def free_memory(self) -> int:
+        """Bytes free on the device."""
+        with self.current():
+            return int(self._cuda.mem_get_info()[0])
+
+    def event(self) -> Any:  # noqa: ANN401 - pycuda has no types
+        """A point in a stream that other streams can wait for; call in `current()`."""
+        return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
+
+    def lane(self) -> Lane:
+        """What one input in flight needs; call in `current()`."""
+        return Lane(self._cuda)
+
+
+class Lane:
+    """One input in flight: a stream, and pinned host memory and device memory that grow to the largest seen.
+
+    Every method is called in `Device.current()`.
+    """
+
+    def __init__(self, cuda: Any) -> None:  # noqa: ANN401
+        self._cuda = cuda
+        self._stream = cuda.Stream()
+        self._host: dict[str, NDArray[np.float32]] = {}
+        self._device: dict[str, Any] = {}
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return int(self._stream.handle)
+
+    def address(self, name: str, size: int) -> int:
+        """The device address of a tensor of `size` float32 values."""
+        if name not in self._host or self._host[name].size < size:
+            self._host.pop(name, None)
+            if name in self._device:
+                self._device.pop(name).free()
+            self._device[name] = self._cuda.mem_alloc(4 * size)
+            self._host[name] = self._cuda.pagelocked_empty(size, np.float32)
+        return int(self._device[name])
+
+    def upload(self, name: str, values: NDArray[np.float32]) -> int:
+        """Begin to copy a tensor to the device; returns its address there."""
+        address = self.address(name, values.size)
+        host = self._host[name][: values.size]
+        host[:] = values.reshape(-1)
+        self._cuda.memcpy_htod_async(address, host, self._stream)
+        return address
+
+    def download(self, name: str, size: int) -> None:
+        """Begin to copy a tensor back."""
+        self._cuda.memcpy_dtoh_async(self._host[name][:size], self.address(name, size), self._stream)
+
+    def wait_for(self, event: Any) -> None:  # noqa: ANN401
+        """What is begun later waits for the event; one that was never recorded is over."""
+        self._stream.wait_for_event(event)
+
+    def record(self, event: Any) -> None:  # noqa: ANN401
+        """The event is over when all begun so far is."""
+        event.record(self._stream)
+
+    def result(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Wait for all that was begun; a copy of the tensor."""
+        self.synchronize()
+        return self._host[name][: int(np.prod(shape))].reshape(shape).copy()
+
+    def synchronize(self) -> None:
+        """Wait for all that was begun."""
+        self._stream.synchronize()

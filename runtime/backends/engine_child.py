@@ -1,0 +1,186 @@
+"""The process that builds an engine; see `runtime.backends.engine_build`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from runtime.backends.engine_build import PLUGIN_BUILD, BuildReport, BuildRequest, read_request
+from runtime.backends.tensorrt_library import NAMES, import_tensorrt
+from runtime.errors import BackendUnavailableError
+
+_FLUSHED = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+"""The pipe to the parent. What libraries print on standard output goes to standard error instead."""
+
+
+class RefusalError(Exception):
+    """The network is not what was meant; the message is ours."""
+
+
+def tell(**event: object) -> None:
+    _FLUSHED.write(json.dumps(event, default=lambda value: value.__dict__) + "\n")
+
+
+def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
+    trt = import_tensorrt(request.flavor)
+    logger = _make_logger(trt)
+    builder = trt.Builder(logger)
+    registry = trt.get_plugin_registry()
+    if request.plugin is not None and registry.load_library(str(request.plugin)) is None:
+        raise RefusalError(
+            f"{NAMES[request.flavor]} {trt.__version__} cannot load the plugin library {request.plugin}: it is damaged "
+            f"or was built for another version. Build it again: {PLUGIN_BUILD}"
+        )
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)  # must outlive the network
+    if not parser.parse(Path(task["model"]).read_bytes()):
+        for index in range(parser.num_errors):
+            tell(said=str(parser.get_error(index).desc()))
+        raise SystemExit(1)
+    report = _describe(trt, network, request, task)
+    engine = _serialize(trt, builder, network, parser, request)
+    Path(task["output"]).write_bytes(engine)
+    inside = request.plugin is not None and request.plugin.read_bytes() in engine
+    if request.plugin_inside and request.plugin is not None and not inside:
+        raise RefusalError("TensorRT left the plugin library out of the engine; build with --plugin-outside.")
+    return BuildReport(**(report | {"plugin_inside": inside, "engine_bytes": len(engine)}))
+
+
+def _describe(trt: ModuleType, network: Any, request: BuildRequest, task: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Check the parsed network. It is strongly typed: the engine computes in the types that it has here."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    plugins = sum(layer.type == trt.LayerType.PLUGIN_V3 for layer in layers)
+    calls = task["operator_calls"]
+    if request.plugin is not None and plugins != calls:
+        raise RefusalError(
+            f"The ONNX file calls the graph operators {calls} times, but {NAMES[request.flavor]} {trt.__version__} "
+            f"took the plugin for {plugins} of them. Is {request.plugin} our plugin library? Build it: {PLUGIN_BUILD}"
+        )
+    convolutions = Counter(
+        layer.get_output(0).dtype.name for layer in layers if layer.type == trt.LayerType.CONVOLUTION
+    )
+    if task["precision"] == "fp16" and not convolutions["HALF"]:
+        raise RefusalError(
+            "The ONNX file says fp16, but none of its convolutions computes in it. Export it again: "
+            "ignn export --precision fp16"
+        )
+    return {
+        "version": trt.__version__,
+        "operator_calls": calls,
+        "plugin_layers": plugins,
+        "convolutions": dict(convolutions),
+    }
+
+
+def _serialize(trt: ModuleType, builder: Any, network: Any, parser: Any, request: BuildRequest) -> bytes:  # noqa: ANN401
+    if request.flavor == "tensorrt-rtx":
+        sys.modules["tensorrt_rtx"] = trt  # the name that Polygraphy imports, whichever package it came in
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, PostprocessConfig
+    from polygraphy.backend.trt import Profile as TrtProfile
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.logger import G_LOGGER
+
+    G_LOGGER.module_severity = G_LOGGER.CRITICAL + 1
+    lr = network.get_input(0)
+    wanted = request.profile
+    sizes = [(n, lr.shape[1], h, w) for n, h, w in (wanted.minimum, wanted.optimum, wanted.maximum)]
+
+    def postprocess(_builder: object, _network: object, config: Any) -> None:  # noqa: ANN401
+        if request.plugin is not None and request.plugin_inside:
+            config.plugins_to_serialize = [str(request.plugin)]
+        if request.compute_capability is not None:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(_capability(trt, request.compute_capability), 0)
+
+    timing_cache = None if request.timing_cache is None else str(request.timing_cache)
+    config = CreateConfig(
+        profiles=[TrtProfile().add(lr.name, *sizes)],
+        load_timing_cache=timing_cache,
+        progress_monitor=_make_monitor(trt),
+    )
+    build = EngineBytesFromNetwork(
+        (builder, network, parser), PostprocessConfig(config, postprocess), save_timing_cache=timing_cache
+    )
+    try:
+        return bytes(build())
+    except PolygraphyException:  # TensorRT has told the logger why
+        raise SystemExit(1) from None
+
+
+def _network_flags(trt: ModuleType) -> int:
+    """Strongly typed, which TensorRT 10 must be told and newer ones are anyway."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _capability(trt: ModuleType, version: str) -> object:
+    capability = getattr(trt.ComputeCapability, "SM" + version.replace(".", ""), None)
+    if capability is None:
+        names = sorted((n for n in dir(trt.ComputeCapability) if n.startswith("SM")), key=lambda n: int(n[2:]))
+        known = ", ".join(f"{name[2:-1]}.{name[-1]}" for name in names)
+        raise RefusalError(
+            f"Invalid --compute-capability ({version}). TensorRT-RTX {trt.__version__} supports {known}."
+        )
+    return capability
+
+
+def _make_logger(trt: ModuleType) -> object:
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: object, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                tell(said=message)
+
+    return Logger()
+
+
+def _make_monitor(trt: ModuleType) -> object:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._phases: dict[str, tuple[bool, int]] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._phases[phase_name] = (parent_phase is None, num_steps)
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._phases.pop(phase_name, None)
+
+        def _tell(self, phase: str, step: int) -> None:
+            outer, steps = self._phases.get(phase, (False, 0))
+            tell(progress=[outer, phase, step, steps])
+
+    return Monitor()
+
+
+def main() -> int:
+    os.dup2(2, 1)
+    request, task = read_request(Path(sys.argv[1]))
+    try:
+        tell(report=build(request, task))
+    except RefusalError as refusal:
+        tell(refused=str(refusal))
+        return 1
+    except BackendUnavailableError as error:
+        tell(unavailable=str(error))
+        return 1
+    except ModuleNotFoundError as error:
+        tell(unavailable=f"Building engines needs the module {error.name!r}. Install it with: pip install {error.name}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""From what a user names to a backend: which file, which runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.backends import Backend
+from runtime.backends.tensorrt_library import FLAVORS, check_flavor
+from runtime.errors import BackendUnavailableError, ModelNotFoundError, UsageError
+from runtime.models import find_model
+
+if TYPE_CHECKING:
+    from runtime.backends.ort import Provider
+
+BACKENDS = ("auto", "ort", *FLAVORS)
+
+
+def read_model(model: str | os.PathLike[str] | None) -> tuple[bytes, str]:
+    """The model file's content, and what to call it in messages."""
+    if model is None or ("/" not in str(model) and Path(model).suffix == ""):
+        bundled = find_model(None if model is None else str(model))
+        return bundled.read(), bundled.file
+    try:
+        return Path(model).read_bytes(), str(model)
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"There is no model file {model} that can be read ({error.strerror}). Make one with `ignn export`, or "
+            "leave out --model for the bundled one (`ignn models` lists them)."
+        ) from error
+
+
+def open_backend(
+    content: bytes,
+    source: str,
+    backend: str,
+    providers: Sequence[Provider] | None,
+    threads: int | None,
+    scale: int | None,
+    value_range: str | None,
+) -> Backend:
+    """The backend of a model file's content; arguments as those of `SuperResolver`."""
+    if backend not in BACKENDS:
+        raise UsageError(f"Invalid backend ({backend!r}). Supported values are {', '.join(map(repr, BACKENDS))}.")
+    if backend in FLAVORS:
+        if providers is not None or threads is not None:
+            raise UsageError(f"providers and threads are ONNX Runtime's; leave them out for backend {backend!r}.")
+        from runtime.backends.trt import TrtBackend
+
+        return TrtBackend(content, source=source, flavor=check_flavor(backend), scale=scale, value_range=value_range)
+    try:
+        from runtime.backends.ort import OrtBackend
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"ONNX Runtime cannot be imported ({error}). Install it with `pip install ignn[cpu]` (or [gpu])."
+        ) from error
+    return OrtBackend(
+        content, source=source, providers=providers, threads=threads, scale=scale, value_range=value_range
+    )

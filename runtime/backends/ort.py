@@ -1,0 +1,179 @@
+"""ONNX Runtime: CPU, CUDA, TensorRT and TensorRT-RTX providers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.backends import BackendMemoryError
+from runtime.errors import BackendUnavailableError, IgnnError, ModelLoadError, ProviderFallbackError, UsageError
+from runtime.memory import free_device_memory, free_host_memory
+from runtime.metadata import ModelMetadata, read_metadata
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+"""Our short names of ONNX Runtime's providers; its own names are accepted too."""
+
+Provider = str | tuple[str, Mapping[str, Any]]
+
+# What ONNX Runtime and CUDA say when memory ran out: there is no error code that survives to Python.
+_MEMORY_WORDS = (
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "bfcarena",
+    "cannot allocate",
+)
+
+
+class OrtBackend:
+    """One network in one ONNX Runtime session.
+
+    Args:
+        model: path of an ONNX file, or its content.
+        source: what to call the model in messages.
+        providers: providers in order of preference, each a name (`cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or ONNX
+            Runtime's own) or a name with options, e.g. `("tensorrt", {"trt_extra_plugin_lib_paths": "lib.so"})`.
+            Default: CUDA where this ONNX Runtime was built with it, else the CPU.
+        threads: CPU threads of one run; default: one per physical core.
+        scale: scale of a foreign model.
+        value_range: value range of a foreign model.
+
+    Raises:
+        ModelLoadError: not a loadable ONNX file, or not one image in and one image out.
+        ModelMetadataError: a foreign model without `scale` and `value_range`, or untrue metadata.
+        BackendUnavailableError: a provider is not part of this ONNX Runtime.
+        ProviderFallbackError: ONNX Runtime gave another provider than was asked for.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        source: str,
+        providers: Sequence[Provider] | None = None,
+        threads: int | None = None,
+        scale: int | None = None,
+        value_range: str | None = None,
+    ) -> None:
+        self._running = threading.Lock()
+        wanted = _resolve(providers)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what matters is raised below
+        # The arena keeps the peak of every shape it has seen, and would make the memory that is free unpredictable.
+        options.enable_cpu_mem_arena = False
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(
+                model if isinstance(model, bytes) else str(model), options, providers=wanted
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+            raise ModelLoadError(
+                f"{source} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. "
+                "Export it again with `ignn export`."
+            ) from error
+        first = wanted[0][0]
+        given = self._session.get_providers()
+        if given[0] != first:
+            raise ProviderFallbackError(
+                f"Asked ONNX Runtime for {first}, got {given[0]}: the provider's libraries could not be loaded. "
+                'Repair them, or ask for the CPU: --provider cpu, in Python providers=["cpu"].'
+            )
+        self._on_host = first == PROVIDERS["cpu"]
+        self._device = int(wanted[0][1].get("device_id", 0))
+        self.description = f"ONNX Runtime {ort.__version__} ({first})"
+        try:
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            _check_signature(source, inputs, outputs)
+            self._input, self._output = inputs[0].name, outputs[0].name
+            properties = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise ModelLoadError(f"{source} is damaged: its names are not text. Export it again.") from error
+        self.metadata: ModelMetadata = read_metadata(properties, source=source, scale=scale, value_range=value_range)
+
+    def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Backend.run`."""
+        try:
+            with self._running:  # it uses all cores, or the whole device
+                (sr,) = self._session.run([self._output], {self._input: np.ascontiguousarray(lr)})
+        except MemoryError as error:
+            raise BackendMemoryError(str(error)) from error
+        except Exception as error:
+            text = str(error).lower()
+            if any(words in text for words in _MEMORY_WORDS):
+                raise BackendMemoryError(_first_line(error)) from error
+            raise IgnnError(
+                f"{self.description} failed on an input of shape {lr.shape}: {_first_line(error)}"
+            ) from error
+        n, _, height, width = lr.shape
+        expected = (n, 3, self.metadata.scale * height, self.metadata.scale * width)
+        if sr.shape != expected:
+            raise ModelLoadError(
+                f"The model gave shape {sr.shape} for an input of shape {lr.shape}; {expected} was expected of scale "
+                f"{self.metadata.scale}. For a foreign model give its true --scale."
+            )
+        return np.asarray(sr, dtype=np.float32)
+
+    def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """See `Backend.run_all`."""
+        return map(self.run, inputs)
+
+    def free_memory(self) -> int:
+        """See `Backend.free_memory`."""
+        return free_host_memory() if self._on_host else free_device_memory(self._device)
+
+
+def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, Any]]]:
+    """ONNX Runtime's names and options of the providers asked for, each checked to be there."""
+    available = ort.get_available_providers()
+    if providers is None:
+        providers = ["cuda"] if PROVIDERS["cuda"] in available else ["cpu"]
+    if isinstance(providers, str) or not providers:
+        raise UsageError(f"Invalid providers ({providers!r}). A list is expected, such as ['cpu'] or ['cuda'].")
+    resolved = []
+    for provider in providers:
+        name, options = (provider, {}) if isinstance(provider, str) else provider
+        full = PROVIDERS.get(name, name)
+        if full not in PROVIDERS.values():
+            raise UsageError(f"Invalid provider ({name!r}). Supported values are {', '.join(PROVIDERS)}.")
+        if full not in available:
+            raise BackendUnavailableError(
+                f"ONNX Runtime {ort.__version__} here has no {full} (it has {', '.join(available)}). "
+                "Install it with `pip uninstall onnxruntime` and `pip install ignn[gpu]`, or ask for --provider cpu."
+            )
+        resolved.append((full, dict(options)))
+    return resolved
+
+
+def _check_signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """One float32 (N, 3, H, W) tensor in, one out, height and width free."""
+    for kind, values in (("input", inputs), ("output", outputs)):
+        described = ", ".join(f"{value.name} {value.type} {value.shape}" for value in values)
+        if len(values) != 1 or values[0].type != "tensor(float)" or len(values[0].shape) not in (0, 4):
+            raise ModelLoadError(
+                f"{source} is not an image super-resolution network: its {kind} is {described or 'absent'}; one "
+                "float32 tensor of shape (N, 3, H, W) is expected."
+            )
+    shape = inputs[0].shape
+    if shape and (shape[1] != 3 or isinstance(shape[2], int) or isinstance(shape[3], int)):
+        raise ModelLoadError(
+            f"{source} takes an input of shape {shape}; 3 channels and free height and width are expected. "
+            "Export it with dynamic axes (`ignn export` does)."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,289 @@
+"""TensorRT and TensorRT-RTX themselves, without ONNX Runtime: engines of our own cache, and our plugin."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backends import BackendMemoryError
+from runtime.backends.device_memory import Device, Lane
+from runtime.backends.engine_build import PLUGIN_BUILD, BuildRequest, Profile, Size, build_engine, check_plugin
+from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt
+from runtime.engine_cache import EngineCache, EngineKey
+from runtime.errors import BackendUnavailableError, EngineError
+from runtime.metadata import ModelMetadata, read_metadata
+from runtime.onnx_file import read_facts
+
+logger = logging.getLogger("ignn")
+
+LANES = 3
+"""Inputs in flight: one is copied to the device and one back while the network runs on a third."""
+
+SMALLEST_SIDE = 256
+"""Engines are built for sides of this times a power of two, so that few of them serve all sizes."""
+
+_MEMORY_WORDS = ("out of memory", "outofmemory", "cudaerrormemoryallocation", "failed to allocate")
+
+
+class TrtBackend:
+    """One network in TensorRT.
+
+    Args:
+        model: content of an ONNX file made by `ignn export`.
+        source: what to call the model in messages.
+        flavor: `tensorrt` or `tensorrt-rtx`.
+        engine: content of an engine made by `ignn build` of that model. None: engines of the cache, built on first
+            use, for the sizes that come.
+        device: index of the CUDA device.
+        cache: where engines are kept; None: the user's cache folder.
+        scale, value_range: of a foreign model.
+
+    Raises:
+        BackendUnavailableError: TensorRT, pycuda, the plugin library or a CUDA device is missing.
+        EngineError: `engine` is damaged, or of another GPU or TensorRT.
+        ModelLoadError, ModelMetadataError: about the ONNX file.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        source: str,
+        flavor: Flavor,
+        engine: bytes | None = None,
+        device: int = 0,
+        cache: EngineCache | None = None,
+        scale: int | None = None,
+        value_range: str | None = None,
+    ) -> None:
+        facts = read_facts(model, source=source)
+        self.metadata: ModelMetadata = read_metadata(
+            facts.properties, source=source, scale=scale, value_range=value_range
+        )
+        self._model, self._source, self._flavor = model, source, flavor
+        self._trt: ModuleType = import_tensorrt(flavor)
+        self._device = Device(device)
+        self._cache = cache or EngineCache()
+        self._said: list[str] = []
+        self._logger = _make_logger(self._trt, self._said)
+        self._plugin = _find_plugin(engine) if facts.operator_calls else None
+        self._load_plugin()
+        self.description = f"{NAMES[flavor]} {self._trt.__version__} ({self._device.name})"
+        self._lock = threading.Lock()
+        self._lanes: list[Lane] = []
+        self._profile: Profile | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._fixed = engine is not None
+        if engine is not None:
+            with self._device.current():
+                self._use(engine)
+
+    def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Backend.run`."""
+        return next(self.run_all([lr]))
+
+    def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """`run` of each, in order, with copies beside the network. Other threads wait until the last is taken.
+
+        Raises:
+            BackendMemoryError: one did not fit in memory; those before it that were not yielded are lost.
+        """
+        begun: deque[tuple[Lane, tuple[int, ...]]] = deque()
+        number = 0
+        with self._lock:
+            try:
+                for lr in inputs:
+                    while begun and (len(begun) == LANES or lr.shape != self._shape):
+                        yield self._finish(*begun.popleft())
+                    begun.append(self._begin(number % LANES, lr))
+                    number += 1
+                while begun:
+                    yield self._finish(*begun.popleft())
+            finally:
+                with self._device.current():
+                    for lane, _ in begun:
+                        lane.synchronize()
+
+    def free_memory(self) -> int:
+        """See `Backend.free_memory`."""
+        return self._device.free_memory()
+
+    def _begin(self, number: int, lr: NDArray[np.float32]) -> tuple[Lane, tuple[int, ...]]:
+        n, _, height, width = lr.shape
+        shape = (n, 3, self.metadata.scale * height, self.metadata.scale * width)
+        self._said.clear()
+        with self._device.current():
+            if lr.shape != self._shape:
+                self._shape = None
+                self._make_fit((n, height, width))
+                if not self._context.set_input_shape(self._input, lr.shape):
+                    raise EngineError(self._why(f"refuses an input of shape {lr.shape}"))
+                self._shape = lr.shape
+            if not self._lanes:
+                self._computed = self._device.event()
+                self._lanes = [self._device.lane() for _ in range(LANES)]
+            lane = self._lanes[number]
+            size = int(np.prod(shape))
+            self._context.set_tensor_address(self._input, lane.upload(self._input, np.ascontiguousarray(lr)))
+            self._context.set_tensor_address(self._output, lane.address(self._output, size))
+            lane.wait_for(self._computed)  # a context runs one input at a time
+            if not self._context.execute_async_v3(lane.stream):
+                raise self._failure("failed on an input of shape " + str(lr.shape))
+            lane.record(self._computed)
+            lane.download(self._output, size)
+        return lane, shape
+
+    def _finish(self, lane: Lane, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        with self._device.current():
+            return lane.result(self._output, shape)
+
+    def _make_fit(self, size: Size) -> None:
+        """Have an engine that takes that input."""
+        if self._profile is not None and self._profile.holds(size):
+            return
+        if self._fixed:
+            raise EngineError(
+                f"The engine takes {self._profile}; {'x'.join(map(str, size))} does not fit. Use smaller tiles (--tile "
+                f"with {self.metadata.halo} pixels of context on each side), or build it for more: "
+                f"ignn build {self._source} --max {'x'.join(map(str, size))}"
+            )
+        n, height, width = size
+        maximum = (n, _side(height), _side(width))
+        wanted = Profile((1, 1, 1), maximum, maximum)
+        self._engine = self._context = self._profile = None  # frees its memory before more is taken
+        key = EngineKey(
+            model_sha256=hashlib.sha256(self._model).hexdigest(),
+            plugin_sha256=hashlib.sha256(self._plugin.read_bytes()).hexdigest() if self._plugin else "",
+            tensorrt=f"{self._flavor} {self._trt.__version__}",
+            gpu=self._device.name,
+            compute_capability=self._device.compute_capability,
+            profile=str(wanted),
+        )
+        cached = self._cache.load(key)
+        if cached is not None:
+            try:
+                self._use(cached)
+                return
+            except EngineError as error:
+                logger.warning("%s Building it again.", error)
+        built = self._build(wanted)
+        self._cache.store(key, built)
+        self._use(built)
+
+    def _build(self, profile: Profile) -> bytes:
+        logger.warning(
+            "building an engine of %s for %s, inputs up to %s; it is kept in %s",
+            self._source,
+            self._device.name,
+            "x".join(map(str, profile.maximum)),
+            self._cache.folder,
+        )
+        request = BuildRequest(
+            self._flavor,
+            profile,
+            plugin=self._plugin,
+            plugin_inside=False,
+            compute_capability=self._device.compute_capability if self._flavor == "tensorrt-rtx" else None,
+        )
+        with tempfile.TemporaryDirectory(prefix="ignn_engine_") as folder:
+            path = Path(folder) / "engine"
+            build_engine(self._model, request, path, source=self._source)
+            return path.read_bytes()
+
+    def _use(self, serialized: bytes) -> None:
+        """Deserialize an engine and make its context; call in `current()`."""
+        self._said.clear()
+        self._runtime = self._trt.Runtime(self._logger)
+        self._runtime.engine_host_code_allowed = True  # for a plugin library inside the engine
+        engine = self._runtime.deserialize_cuda_engine(serialized)
+        if engine is None:
+            raise self._failure(
+                f"cannot load the engine of {self._source}: it is damaged, or of another GPU or version of TensorRT"
+            )
+        context = self._make_context(engine)
+        if context is None:
+            raise self._failure(f"cannot make ready the engine of {self._source}")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
+        if len(names) != 2 or len(inputs) != 1:
+            raise EngineError(f"The engine of {self._source} has tensors {names}; one image in and one out is meant.")
+        self._input = inputs[0]
+        self._output = next(name for name in names if name != self._input)
+        sizes = [tuple(shape) for shape in engine.get_tensor_profile_shape(self._input, 0)]
+        self._profile = Profile(*((shape[0], shape[2], shape[3]) for shape in sizes))
+        self._engine, self._context = engine, context
+
+    def _make_context(self, engine: Any) -> Any:  # noqa: ANN401 - TensorRT has no types
+        if self._flavor == "tensorrt":
+            return engine.create_execution_context()
+        config = engine.create_runtime_config()
+        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return engine.create_execution_context(config)
+
+    def _load_plugin(self) -> None:
+        if self._plugin is None:
+            return
+        self._trt.init_libnvinfer_plugins(self._logger, "")
+        registry = self._trt.get_plugin_registry()
+        names = {
+            creator.name for creator in registry.all_creators if getattr(creator, "plugin_namespace", "") == "ignn"
+        }
+        if names:  # by an earlier backend of this process
+            return
+        if registry.load_library(str(self._plugin)) is None:
+            raise BackendUnavailableError(
+                self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
+                + f" Build it again: {PLUGIN_BUILD}"
+            )
+
+    def _failure(self, what: str) -> Exception:
+        """What TensorRT said as an error: of memory, which the resolver can mend, or of the engine."""
+        text = " ".join(self._said).lower()
+        if any(words in text for words in _MEMORY_WORDS):
+            return BackendMemoryError(self._said[-1])
+        return EngineError(self._why(what) + f" Build it again: ignn build {self._source}")
+
+    def _why(self, what: str) -> str:
+        said = f" (it said: {'; '.join(self._said[-3:])})" if self._said else ""
+        return f"{NAMES[self._flavor]} {self._trt.__version__} {what}{said}."
+
+
+def _find_plugin(engine: bytes | None) -> Path | None:
+    """The plugin library that has to be loaded: none for an engine that holds it."""
+    try:
+        library = check_plugin(None)
+    except BackendUnavailableError:
+        if engine is None:
+            raise
+        return None  # it may be inside; if not, TensorRT says what it misses
+    return None if engine is not None and library.read_bytes() in engine else library
+
+
+def _side(side: int) -> int:
+    """The side that an engine is built for, to serve this one."""
+    return SMALLEST_SIDE << max(0, (side - 1).bit_length() - (SMALLEST_SIDE - 1).bit_length())
+
+
+def _make_logger(trt: ModuleType, said: list[str]) -> object:
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: object, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                said.append(message)
+
+    return Logger()

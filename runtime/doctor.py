@@ -1,0 +1,144 @@
+"""`ignn doctor`: what is installed here, and the next command to type for what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from runtime.backends.engine_build import check_plugin
+from runtime.backends.tensorrt_library import FLAVORS, INSTALL, NAMES, Flavor, provider_libraries
+from runtime.errors import IgnnError
+from runtime.gpus import list_gpus
+from runtime.models import bundled_models
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        what: its subject.
+        found: what was found; None if it is missing.
+        remedy: what it is for, and the next command to type, if it is missing.
+    """
+
+    what: str
+    found: str | None
+    remedy: str = ""
+
+
+def main(argv: list[str]) -> int:
+    """The command. It finds, it does not judge: its status is 0 whatever is missing."""
+    description = "Say what is installed, and what to do about the rest."
+    argparse.ArgumentParser(prog="ignn doctor", description=description).parse_args(argv)
+    for finding in findings():
+        mark = "ok  " if finding.found is not None else "--  "
+        sys.stdout.write(f"{mark}{finding.what}: {finding.found or 'not found'}\n")
+        if finding.found is None and finding.remedy:
+            sys.stdout.write(f"      {finding.remedy}\n")
+    return 0
+
+
+def findings() -> Iterator[Finding]:
+    """Everything that is looked for, in the order in which one depends on another."""
+    yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from _bundled()
+    yield from _onnx_runtime()
+    gpus = list_gpus()
+    device = "; ".join(f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}" for gpu in gpus)
+    yield Finding("NVIDIA GPU and driver", device or None, "nvidia-smi lists none; the CPU works without.")
+    yield Finding("CUDA compiler (nvcc)", _nvcc(), "Only for building the plugin: install the CUDA toolkit 12 or 13.")
+    yield Finding(
+        "TensorRT headers",
+        _headers(),
+        "Only for building the plugin: git clone --depth 1 -b v11.1 https://github.com/NVIDIA/TensorRT, then configure "
+        "with -DTENSORRT_INCLUDE=TensorRT/include",
+    )
+    for flavor in FLAVORS:
+        yield Finding(NAMES[flavor], _tensorrt(flavor), f"Only for its engines: {INSTALL[flavor]}")
+    yield Finding("Polygraphy", _version("polygraphy"), "Only for building engines: pip install polygraphy")
+    yield Finding("pycuda", _version("pycuda"), "Only for --backend tensorrt and tensorrt-rtx: pip install pycuda")
+    try:
+        yield Finding("Plugin library", str(check_plugin(None)))
+    except IgnnError as error:
+        yield Finding("Plugin library", None, f"Only for TensorRT. {error}")
+
+
+def _bundled() -> Iterator[Finding]:
+    try:
+        models = bundled_models()
+        for model in models:
+            yield Finding(f"Model {model.name}", f"{model.file}, checksum right" if model.read() else None)
+    except IgnnError as error:
+        yield Finding("Bundled models", None, str(error))
+        return
+    if not models:
+        yield Finding("Bundled models", None, "This copy ships none: give your own, --model M.onnx.")
+
+
+def _onnx_runtime() -> Iterator[Finding]:
+    install = "pip install 'ignn[cpu]', or with an NVIDIA GPU: pip install 'ignn[gpu]'"
+    try:
+        ort = importlib.import_module("onnxruntime")
+    except (ImportError, OSError) as error:
+        yield Finding("ONNX Runtime", None, f"{install} ({error})")
+        return
+    providers = ", ".join(ort.get_available_providers())
+    yield Finding("ONNX Runtime", f"{ort.__version__} with {providers}")
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if len(both) > 1:
+        yield Finding("One ONNX Runtime", None, f"pip uninstall {' '.join(both)}, then {install}: they are one module.")
+
+
+def _nvcc() -> str | None:
+    program = shutil.which("nvcc") or next(iter(map(str, Path("/usr/local").glob("cuda*/bin/nvcc"))), None)
+    text = _output([program, "--version"]) if program else None
+    found = re.search(r"release ([\d.]+)", text or "")
+    return f"{found.group(1)}, {program}" if found else None
+
+
+def _headers() -> str | None:
+    names = ("/usr/include", "/usr/local/include", "/usr/local/tensorrt/include", "/usr/include/x86_64-linux-gnu")
+    for folder in map(Path, names):
+        header = folder / "NvInferVersion.h"
+        if header.is_file():
+            text = header.read_text(errors="replace")
+            numbers = [re.search(rf"(?:TRT|NV_TENSORRT)_{part}(?:_\w+)? (\d+)", text) for part in ("MAJOR", "MINOR")]
+            return f"{'.'.join(number.group(1) for number in numbers if number)}, {folder}"
+    return None
+
+
+def _tensorrt(flavor: Flavor) -> str | None:
+    """Version of the Python module and where its libraries are. In a process of its own: loading can end it."""
+    script = (
+        f"from runtime.backends.tensorrt_library import import_tensorrt\nprint(import_tensorrt({flavor!r}).__version__)"
+    )
+    version = _output([sys.executable, "-c", script], cwd=Path(__file__).resolve().parents[1])
+    if version is None:
+        return None
+    libraries = provider_libraries() if flavor == "tensorrt-rtx" else []
+    return version.strip() + (f", libraries in {libraries[0].parent}" if libraries else "")
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _output(command: list[str], cwd: Path | None = None) -> str | None:
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=cwd)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout

@@ -1,0 +1,71 @@
+"""Named errors. Each docstring says how to get past it; each message names the value and the next thing to type."""
+
+from __future__ import annotations
+
+
+class IgnnError(Exception):
+    """Base of every error that the runtime raises on purpose: catch this one in an application."""
+
+
+class ModelNotFoundError(IgnnError):
+    """There is no such model file or bundled name. `ignn models` lists the bundled ones; a path must end in `.onnx`."""
+
+
+class ModelChecksumError(IgnnError):
+    """A bundled model is not the file that was published. Reinstall: `pip install --force-reinstall ignn`."""
+
+
+class ModelLoadError(IgnnError):
+    """The file is not a model that ONNX Runtime can load. Export it again, or download it again."""
+
+
+class ModelMetadataError(IgnnError):
+    """The model does not say what the runtime must know. For a foreign model give its scale and its value range:
+    `SuperResolver(path, scale=2, value_range="0..1")`, or `--scale 2 --value-range 0..1`."""
+
+
+class BackendUnavailableError(IgnnError):
+    """The backend or provider is not installed here. Install the extra that the message names, or ask for another."""
+
+
+class ProviderFallbackError(IgnnError):
+    """ONNX Runtime loaded, but not with the provider that was asked for. Repair the provider's libraries (the message
+    of ONNX Runtime just above says which), or ask for `providers=["cpu"]`."""
+
+
+class ImageReadError(IgnnError):
+    """The file is missing, empty, truncated or not an image. Replace it."""
+
+
+class ImageTooLargeError(IgnnError):
+    """The image has more pixels than the limit that guards against decompression bombs. If you trust the file, raise
+    the limit: `max_pixels=...` or `--max-pixels N`."""
+
+
+class InvalidImageError(IgnnError, ValueError):
+    """The image in memory has a shape, type or values that mean nothing here. Convert it as the message says."""
+
+
+class ImageWriteError(IgnnError):
+    """The result could not be written, or the output's format cannot hold it. Choose another path or suffix."""
+
+
+class DeviceMemoryError(IgnnError):
+    """Memory ran out even with the smallest tile. Free memory, or use a smaller model or `providers=["cpu"]`."""
+
+
+class NonFiniteOutputError(IgnnError):
+    """The network gave NaN or infinity. Use the model's fp32 file, and report it with the image."""
+
+
+class UsageError(IgnnError, ValueError):
+    """An option has a value that is not accepted. The message lists those that are."""
+
+
+class EngineBuildError(IgnnError):
+    """TensorRT could not build the engine; nothing was written. The message holds what TensorRT or the plugin said."""
+
+
+class EngineError(IgnnError):
+    """An engine cannot be used here: damaged, of another GPU or TensorRT, or made for other sizes. Build it again with
+    `ignn build`."""

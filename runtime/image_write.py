@@ -1,0 +1,283 @@
+"""Pictures to image files: format by suffix, whole or absent."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from runtime.atomic import atomic_path
+from runtime.errors import ImageWriteError, UsageError
+from runtime.image_io import HEIGHT_TAG, WIDTH_TAG, ImageFile
+from runtime.picture import Picture, eight_bits, flattened, to_pil
+
+logger = logging.getLogger("ignn")
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format of image files can hold, as data."""
+
+    pillow: str
+    alpha: bool = False
+    animation: bool = False
+    pages: bool = False
+    deep: bool = False
+    quality: int | None = None
+    most_pixels_a_side: int = 1 << 31
+
+
+FORMATS = {
+    ".png": Format("PNG", alpha=True, animation=True, deep=True),
+    ".apng": Format("PNG", alpha=True, animation=True, deep=True),
+    ".tif": Format("TIFF", alpha=True, pages=True, deep=True),
+    ".tiff": Format("TIFF", alpha=True, pages=True, deep=True),
+    ".jpg": Format("JPEG", quality=95, most_pixels_a_side=65_500),
+    ".jpeg": Format("JPEG", quality=95, most_pixels_a_side=65_500),
+    ".webp": Format("WEBP", alpha=True, animation=True, quality=92, most_pixels_a_side=16_383),
+    ".avif": Format("AVIF", alpha=True, animation=True, quality=85, most_pixels_a_side=65_536),
+    ".gif": Format("GIF", alpha=True, animation=True, most_pixels_a_side=65_535),
+    ".bmp": Format("BMP"),
+}
+"""Formats that are written, by suffix."""
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How to write.
+
+    Attributes:
+        quality: 1 to 100, of JPEG, WebP and AVIF; None: the format's default.
+        lossless: lossless WebP.
+        background: color that replaces transparency (a CSS name or #rrggbb); None: keep transparency.
+    """
+
+    quality: int | None = None
+    lossless: bool = False
+    background: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"Invalid quality ({self.quality}). Supported values are 1 to 100.")
+        if self.background is not None:
+            try:
+                ImageColor.getrgb(self.background)
+            except ValueError as error:
+                raise UsageError(f"Invalid background ({self.background!r}). Give a name or #rrggbb.") from error
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int] | None:
+        """The background as RGB 0..255."""
+        if self.background is None:
+            return None
+        red, green, blue = ImageColor.getrgb(self.background)[:3]
+        return red, green, blue
+
+
+def format_of(path: Path) -> Format:
+    """The format of a suffix.
+
+    Raises:
+        ImageWriteError: no such format.
+    """
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise ImageWriteError(
+            f"Invalid output suffix ({path.suffix or 'none'!s}) of {path}. Supported values are {', '.join(FORMATS)}."
+        ) from None
+
+
+def write_file(content: ImageFile, path: Path, options: WriteOptions | None = None) -> None:
+    """Write pictures to a file, which is whole or absent at any moment.
+
+    Raises:
+        ImageWriteError: the format cannot hold this, or the disk cannot.
+    """
+    options = options or WriteOptions()
+    target = format_of(path)
+    frames = [_prepared(frame, path, target, options) for frame in content.frames]
+    if len(frames) > 1 and not (target.animation if content.durations_ms else target.pages):
+        holders = [suffix for suffix, f in FORMATS.items() if (f.animation if content.durations_ms else f.pages)]
+        raise ImageWriteError(
+            f"{path}: {target.pillow} holds one picture, the input has {len(frames)}. Use {', '.join(holders)}."
+        )
+    with atomic_path(path) as temporary:
+        try:
+            with temporary.open("w+b") as file:
+                if target.deep and frames[0].color.dtype == np.uint16 and len(frames) == 1:
+                    (write_deep_png if target.pillow == "PNG" else _write_deep_tiff)(file, frames[0])
+                else:
+                    _write_pillow(file, frames, content, target, options)
+        except (ValueError, TypeError, KeyError, RuntimeError, struct.error) as error:
+            raise ImageWriteError(f"Cannot write {path} as {target.pillow}: {error}. Choose another suffix.") from error
+
+
+def _prepared(picture: Picture, path: Path, target: Format, options: WriteOptions) -> Picture:
+    height, width = picture.color.shape[:2]
+    if max(height, width) > target.most_pixels_a_side:
+        raise ImageWriteError(
+            f"{path}: {target.pillow} holds at most {target.most_pixels_a_side} pixels a side, the result has "
+            f"{width} x {height}. Use .png or .tif."
+        )
+    if options.background_rgb is not None:
+        picture = flattened(picture, options.background_rgb)
+    if picture.alpha is not None and not target.alpha:
+        if picture.alpha.min() < picture.maximum:
+            raise ImageWriteError(
+                f"{path}: {target.pillow} holds no transparency. Give --background white (or another), or use .png."
+            )
+        picture = replace(picture, alpha=None)
+    if picture.color.dtype != np.uint8 and not target.deep:
+        logger.warning("%s: reduced to 8 bits a channel, which is what %s holds", path.name, target.pillow)
+        picture = eight_bits(picture)
+    return replace(picture, exif=_resized_exif(picture))
+
+
+def _resized_exif(picture: Picture) -> bytes | None:
+    """The EXIF block with the new size and without the old thumbnail."""
+    if picture.exif is None:
+        return None
+    exif = Image.Exif()
+    try:
+        exif.load(picture.exif)
+        inner = exif.get_ifd(0x8769)
+        for tag, value in ((WIDTH_TAG, picture.color.shape[1]), (HEIGHT_TAG, picture.color.shape[0])):
+            if tag in inner:
+                inner[tag] = value
+        return exif.tobytes()
+    except Exception as error:  # a damaged EXIF block must not cost the picture
+        logger.warning("EXIF left out: it is damaged (%s)", error)
+        return None
+
+
+def _write_pillow(
+    file: BinaryIO, frames: list[Picture], content: ImageFile, target: Format, options: WriteOptions
+) -> None:
+    if len(frames) > 1 and content.durations_ms:
+        images = _alike([to_pil(eight_bits(frame)) for frame in frames])
+    else:
+        images = [to_pil(frame) for frame in frames]
+    arguments: dict[str, Any] = {}
+    if target.quality is not None:
+        arguments["quality"] = target.quality if options.quality is None else options.quality
+    if target.pillow == "JPEG":
+        arguments["subsampling"] = 0  # 4:4:4: chroma detail is part of what was asked for
+    if target.pillow == "WEBP":
+        arguments |= {"lossless": options.lossless, "exact": True, "method": 4}
+    elif options.lossless and target.quality is not None:
+        raise ImageWriteError(f"{target.pillow} is not written without loss. Use .png, .tif or .webp for --lossless.")
+    if target.pillow == "TIFF":
+        # Pillow writes EXIF directories into TIFF without compression only.
+        arguments["compression"] = None if _has_directories(frames[0].exif) else "tiff_adobe_deflate"
+    if frames[0].icc and target.pillow not in ("GIF", "BMP"):
+        arguments["icc_profile"] = frames[0].icc
+    if frames[0].exif and target.pillow not in ("GIF", "BMP"):
+        arguments["exif"] = frames[0].exif
+    if len(images) > 1:
+        arguments |= {"save_all": True, "append_images": images[1:]}
+        if content.durations_ms:
+            arguments |= {"duration": content.durations_ms, "loop": content.loop}
+            if target.pillow == "GIF" and images[0].mode == "RGBA":
+                arguments["disposal"] = 2
+    first = images[0]
+    for image in images:
+        image.info.pop("exif", None)
+    first.save(file, target.pillow, **arguments)
+
+
+def _has_directories(block: bytes | None) -> bool:
+    if block is None:
+        return False
+    exif = Image.Exif()
+    exif.load(block)
+    return any(tag in exif for tag in (0x8769, 0x8825, 0xA005))
+
+
+def _alike(images: list[Image.Image]) -> list[Image.Image]:
+    """Frames of one animation in one mode."""
+    modes = {image.mode for image in images}
+    if len(modes) == 1:
+        return images
+    mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
+    return [image.convert(mode) for image in images]
+
+
+def write_deep_png(file: BinaryIO, picture: Picture) -> None:
+    """A 16-bit PNG, which Pillow cannot write in color."""
+    color, alpha = picture.color, picture.alpha
+    values = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
+    write_png_rows(file, values.shape[1], values.shape[0], values.shape[2], 16, [values], picture.icc, picture.exif)
+
+
+def write_png_rows(
+    file: BinaryIO,
+    width: int,
+    height: int,
+    channels: int,
+    bits: int,
+    bands: Iterable[NDArray[Any]],
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+) -> None:
+    """A PNG written band of rows by band of rows; a band is (rows, width, channels) of uint8 or uint16."""
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+
+    def chunk(kind: bytes, data: bytes) -> None:
+        file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+
+    file.write(b"\x89PNG\r\n\x1a\n")
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
+    if icc:
+        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    if exif:
+        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    packer = zlib.compressobj(6)
+    for part in _filtered(bands, bits):
+        if data := packer.compress(part):
+            chunk(b"IDAT", data)
+    chunk(b"IDAT", packer.flush())
+    chunk(b"IEND", b"")
+
+
+def _filtered(bands: Iterable[NDArray[Any]], bits: int, rows: int = 256) -> Iterator[bytes]:
+    """PNG rows with filter Up, which NumPy does at once and which suits photographs well."""
+    above: NDArray[np.uint8] | None = None
+    for band in bands:
+        for first in range(0, len(band), rows):
+            part = band[first : first + rows]
+            octets = (
+                np.ascontiguousarray(part.astype(">u2") if bits == 16 else part).view(np.uint8).reshape(len(part), -1)
+            )
+            if above is None:
+                above = np.zeros_like(octets[0])
+            difference = octets - np.concatenate([above[None], octets[:-1]])
+            above = octets[-1].copy()
+            yield np.concatenate([np.full((len(part), 1), 2, np.uint8), difference], axis=1).tobytes()
+
+
+def _write_deep_tiff(file: BinaryIO, picture: Picture) -> None:
+    """A 16-bit TIFF, which Pillow cannot write in color."""
+    import tifffile
+
+    color, alpha = picture.color, picture.alpha
+    values = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
+    if picture.exif:
+        logger.warning("EXIF left out: it is not written to 16-bit TIFF")
+    tifffile.imwrite(
+        file,
+        values[..., 0] if values.shape[2] == 1 else values,
+        photometric="minisblack" if picture.is_grey else "rgb",
+        extrasamples=None if alpha is None else ["unassalpha"],
+        compression="zlib",
+        iccprofile=picture.icc,
+        metadata=None,
+    )

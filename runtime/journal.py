@@ -1,0 +1,95 @@
+"""What a batch has finished, written down, so that `--resume` need not guess from names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import ImageWriteError
+
+FILE_NAME = ".ignn-journal.jsonl"
+"""The journal, beside the outputs: one line of JSON for each output that is whole."""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Work:
+    """One file to make, with everything that decides what is in it.
+
+    Attributes:
+        source, target: the two files.
+        settings: model and options, as one string.
+    """
+
+    source: Path
+    target: Path
+    settings: str
+
+    def key(self) -> str:
+        """Changes whenever the result could: the source's path, size and time, the target, the settings."""
+        state = self.source.stat()
+        parts = [str(self.source.resolve()), state.st_size, state.st_mtime_ns, self.target.name, self.settings]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class Journal:
+    """The journal of one output folder. Safe to use from several threads.
+
+    Args:
+        folder: where the outputs go.
+        resume: keep what an earlier run wrote down; otherwise begin anew.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool) -> None:
+        self._path = folder / FILE_NAME
+        self._lock = threading.Lock()
+        self._done: dict[str, str] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if resume and self._path.is_file():
+                self._read()
+            self._path.write_text("".join(_line(key, digest) for key, digest in self._done.items()))
+        except OSError as error:
+            raise ImageWriteError(
+                f"Cannot write {self._path}: {error.strerror or error}. Choose another -o."
+            ) from error
+
+    def _read(self) -> None:
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                self._done[str(entry["key"])] = str(entry["sha256"])
+            except (ValueError, TypeError, KeyError):
+                continue  # the line that was being written when the process was killed
+
+    def has(self, work: Work) -> bool:
+        """Whether the output is written down, there, and still the file that was written."""
+        try:
+            expected = self._done.get(work.key())
+            return expected is not None and sha256_of(work.target) == expected
+        except OSError:
+            return False
+
+    def add(self, work: Work) -> None:
+        """Write down that the output is whole; on return it is on the disk."""
+        line = _line(work.key(), sha256_of(work.target))
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _line(key: str, digest: str) -> str:
+    return json.dumps({"key": key, "sha256": digest}) + "\n"

@@ -1,0 +1,38 @@
+"""`ignn models`: what is bundled."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from runtime.models import BundledModel, bundled_models
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="ignn models", description="List the bundled models, after checking each file against its checksum."
+    )
+    parser.parse_args(argv)
+    models = bundled_models()
+    if not models:
+        sys.stdout.write("No model is bundled. Make one with `ignn export`, and give it with --model.\n")
+    for index, model in enumerate(models):
+        model.read()
+        sys.stdout.write(describe(model, default=index == 0))
+    return 0
+
+
+def describe(model: BundledModel, *, default: bool) -> str:
+    """A model's entry, for people."""
+    psnr = ", ".join(f"{name} {value:.2f} dB" for name, value in model.psnr_y_db.items())
+    lines = [
+        f"{model.name}{' (default)' if default else ''}",
+        f"  scale     x{model.scale}",
+        f"  file      {model.file}, {model.size_bytes / 1e6:.1f} MB, {model.precision}",
+        f"  sha256    {model.sha256}",
+        f"  PSNR (Y)  {psnr or 'not measured'}",
+        f"  trained   {model.training_data}",
+        f"  license   {model.license}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,88 @@
+"""How much memory is free: on the host, within the limits of this process, and on an NVIDIA device."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+UNKNOWN = 2 << 30
+"""Bytes assumed free where the system does not say."""
+
+
+def free_host_memory() -> int:
+    """Bytes that this process can still take without swapping: the least of what the system, the control group and the
+    address-space limit leave."""
+    candidates = [_system(), _cgroup(), _address_space()]
+    return min((value for value in candidates if value is not None), default=UNKNOWN)
+
+
+def free_device_memory(device: int = 0) -> int:
+    """Bytes free on NVIDIA device `device`, from `nvidia-smi`, which ships with the driver."""
+    command = ["nvidia-smi", f"--id={device}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return int(answer.stdout.strip()) << 20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return UNKNOWN
+
+
+def _system() -> int | None:
+    if sys.platform == "win32":
+        return _windows()
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except (OSError, ValueError):
+        pass
+    try:
+        # macOS does not say what is available; half of what is there is a safe claim.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (OSError, ValueError):
+        return None
+
+
+def _cgroup() -> int | None:
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return None
+
+
+def _address_space() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        used = 0
+    return max(0, limit - used)
+
+
+def _windows() -> int | None:
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *(
+                (name, ctypes.c_ulonglong)
+                for name in ("total", "free", "page", "free_page", "virtual", "free_virtual", "x")
+            ),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009 - the attribute exists on Windows only
+    return int(status.free) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else None

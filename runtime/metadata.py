@@ -1,0 +1,144 @@
+"""What a model file says about itself: the `ignn.*` metadata of the ONNX file, checked before anything believes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.errors import ModelMetadataError, UsageError
+
+FORMAT = "1"
+"""Version of the metadata layout that this runtime reads."""
+
+FOREIGN_HALO = 16
+"""LR pixels of context around a tile of a model that does not say how far it sees."""
+
+UNKNOWN_BYTES_PER_PIXEL = 32_768
+"""Peak bytes per LR pixel assumed of a model that does not say (0, or nothing): 64 float32 maps, some fourfold."""
+
+ValueRange = Literal["0..255", "0..1"]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Facts about one model, as data.
+
+    Attributes:
+        name: a label for people; never tested in code.
+        scale: output size over input size.
+        value_range: the network's input and output values, `0..255` or `0..1`.
+        halo: LR pixels of context that make a tile exact.
+        tile_multiple: tile origins are multiples of this (twice the graph scale).
+        window: side of the graph's search window, in key patches of `tile_multiple` LR pixels; 0 for a network
+            without a graph.
+        exact: whether `halo` is known to make tiles exact (not so for a foreign model).
+        precision: `fp32` or `fp16`.
+        bytes_per_pixel: peak bytes of memory per LR pixel of a crop.
+    """
+
+    name: str
+    scale: int
+    value_range: ValueRange
+    halo: int
+    tile_multiple: int
+    window: int
+    exact: bool
+    precision: str
+    bytes_per_pixel: int
+
+
+def read_metadata(
+    properties: Mapping[str, str],
+    *,
+    source: str,
+    scale: int | None = None,
+    value_range: str | None = None,
+) -> ModelMetadata:
+    """Check a model's metadata and make a `ModelMetadata` of it.
+
+    Args:
+        properties: the file's metadata, strings to strings.
+        source: the file, for messages.
+        scale: scale of a foreign model (one without `ignn.format`).
+        value_range: value range of a foreign model.
+
+    Raises:
+        ModelMetadataError: something is missing, is not a number, or lies outside what can be true.
+    """
+    if value_range not in (None, "0..255", "0..1"):
+        raise UsageError(f"Invalid value_range ({value_range!r}). Supported values are '0..255', '0..1'.")
+    if scale is not None and not 1 <= scale <= 16:
+        raise UsageError(f"Invalid scale ({scale}). Supported values are 1 to 16.")
+    if "ignn.format" not in properties:
+        return _foreign(source, scale, value_range)
+    if scale is not None or value_range is not None:
+        raise UsageError(f"{source} says its own scale and value range; leave out --scale and --value-range.")
+    if properties["ignn.format"] != FORMAT:
+        raise ModelMetadataError(
+            f"{source} has metadata of format {_shown(properties['ignn.format'])}; this version reads format "
+            f"{FORMAT!r}. Upgrade with `pip install -U ignn`, or export the model again."
+        )
+
+    def integer(key: str, low: int, high: int) -> int:
+        text = properties.get(f"ignn.{key}")
+        # isdigit() alone admits digits of other scripts, and int() takes arbitrarily long strings slowly.
+        if text is None or not (text.isascii() and text.isdigit() and len(text) < 16 and low <= int(text) <= high):
+            raise ModelMetadataError(
+                f"{source}: metadata ignn.{key} is {_shown(text)}; a whole number from {low} to {high} is expected. "
+                "Export the model again with `ignn export`."
+            )
+        return int(text)
+
+    def choice(key: str, *accepted: str) -> str:
+        text = properties.get(f"ignn.{key}")
+        if text not in accepted:
+            raise ModelMetadataError(
+                f"{source}: metadata ignn.{key} is {_shown(text)}. Supported values are {', '.join(accepted)}. "
+                "Export the model again with `ignn export`."
+            )
+        return text
+
+    choice("color", "RGB")
+    choice("value_range", "0..255")
+    graph_scale = integer("graph_scale", 1, 16)
+    multiple = integer("tile_multiple", 1, 64)
+    if multiple != 2 * graph_scale:
+        raise ModelMetadataError(
+            f"{source}: metadata ignn.tile_multiple is {multiple}; twice ignn.graph_scale is {2 * graph_scale}. "
+            "Export the model again with `ignn export`."
+        )
+    return ModelMetadata(
+        name=properties.get("ignn.name", "unnamed")[:80],
+        scale=integer("scale", 1, 16),
+        value_range="0..255",
+        halo=integer("halo", 0, 4096),
+        tile_multiple=multiple,
+        window=integer("window", 1, 1024),
+        exact=True,
+        precision=choice("precision", "fp32", "fp16"),
+        bytes_per_pixel=integer("bytes_per_pixel", 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,
+    )
+
+
+def _foreign(source: str, scale: int | None, value_range: str | None) -> ModelMetadata:
+    if scale is None or value_range is None:
+        raise ModelMetadataError(
+            f"{source} was not exported by `ignn export` (it has no ignn.* metadata), so its scale and value range are "
+            "unknown. Give both: --scale 2 --value-range 0..1 (or 0..255), in Python scale=2, value_range='0..1'."
+        )
+    return ModelMetadata(
+        name="foreign",
+        scale=scale,
+        value_range="0..1" if value_range == "0..1" else "0..255",
+        halo=FOREIGN_HALO,
+        tile_multiple=1,
+        window=0,
+        exact=False,
+        precision="fp32",
+        bytes_per_pixel=UNKNOWN_BYTES_PER_PIXEL,
+    )
+
+
+def _shown(text: str | None) -> str:
+    return "missing" if text is None else repr(text[:40])

@@ -1,0 +1,9 @@
+"""`python -m runtime.models`: check the bundled files against models.json."""
+
+from __future__ import annotations
+
+import sys
+
+from runtime.models import check
+
+sys.stdout.write(f"{check()} bundled models match models.json\n")

@@ -1,0 +1,236 @@
+"""Decoded pictures, and how they pass through a network that knows RGB 0..255 only.
+
+Grey goes in as R = G = B and comes out as its luma. Alpha never meets the network: colors hidden under full
+transparency are replaced by those around them, so that no hidden black or white bleeds into visible edges, and alpha
+itself is resized by Lanczos.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from runtime.errors import InvalidImageError
+
+logger = logging.getLogger("ignn")
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""BT.601 weights of R, G, B."""
+
+_SRGB_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture.
+
+    Attributes:
+        color: (H, W, 1) grey or (H, W, 3) RGB; uint8 0..255, uint16 0..65535 or float32 0..1; alpha not multiplied in.
+        alpha: (H, W), of the type of `color`, or None.
+        icc: ICC profile of the colors, or None (sRGB is then the custom).
+        exif: EXIF block, or None. Its orientation is already applied in what is read from files.
+    """
+
+    color: NDArray[Any]
+    alpha: NDArray[Any] | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+
+    @property
+    def is_grey(self) -> bool:
+        return self.color.shape[2] == 1
+
+    @property
+    def maximum(self) -> float:
+        """The value of white."""
+        return maximum_of(self.color.dtype)
+
+
+def maximum_of(dtype: np.dtype[Any]) -> float:
+    """The value of white in that type."""
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+
+
+def from_array(array: NDArray[Any]) -> Picture:
+    """A picture of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, uint16 or floating point 0..1.
+
+    Raises:
+        InvalidImageError: any other shape or type, no pixels, NaN, infinity, or floats outside 0..1.
+    """
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InvalidImageError(
+            f"Invalid image shape {array.shape}. Supported shapes are (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)."
+        )
+    if array.size == 0:
+        raise InvalidImageError(f"Invalid image shape {array.shape}: it has no pixels.")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise InvalidImageError("Invalid image: it has NaN or infinite values. Remove them with np.nan_to_num.")
+        if array.min() < 0 or array.max() > 1:
+            raise InvalidImageError(
+                f"Invalid float image: values from {array.min():g} to {array.max():g}; 0..1 is expected. "
+                "Divide by 255, or give uint8."
+            )
+        array = array.astype(np.float32)
+    elif array.dtype.newbyteorder("=") in (np.uint8, np.uint16):
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    else:
+        raise InvalidImageError(f"Invalid image type {array.dtype}. Supported types are uint8, uint16 and floats 0..1.")
+    if array.ndim == 2:
+        array = array[..., None]
+    return Picture(array[..., :3], array[..., 3]) if array.shape[2] == 4 else Picture(array)
+
+
+def to_array(picture: Picture, *, like: NDArray[Any]) -> NDArray[Any]:
+    """The array of a picture, with the rank and type of `like`."""
+    array = picture.color
+    if picture.alpha is not None:
+        array = np.concatenate([array, picture.alpha[..., None]], axis=2)
+    if like.ndim == 2:
+        array = array[..., 0]
+    return array.astype(like.dtype, copy=False)
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """A picture of a PIL image of any mode; what is not grey, RGB or palette is converted to sRGB, and the log says so.
+
+    Raises:
+        InvalidImageError: no pixels, or a mode without a range (32-bit integers or floats).
+    """
+    if 0 in image.size:
+        raise InvalidImageError(f"Invalid image size {image.size}: it has no pixels.")
+    icc, exif = image.info.get("icc_profile"), image.info.get("exif")
+    if image.mode in _SRGB_MODES:
+        image, icc = _to_srgb(image, icc), None
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise InvalidImageError(
+                f"Invalid 32-bit image: values from {values.min()} to {values.max()}; 0..65535 is expected."
+            )
+        return Picture(values.astype(np.uint16)[..., None], icc=icc, exif=exif)
+    if image.mode == "F":
+        raise InvalidImageError(
+            "Invalid image mode F (32-bit floats have no known range). Convert it to an array of 0..1, uint8 or uint16."
+        )
+    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    grey = image.mode in ("1", "L", "LA", "La")
+    mode = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")
+    if image.mode in ("La", "RGBa"):  # Pillow un-multiplies only into the mode of the same name
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    values = np.array(image if image.mode == mode else image.convert(mode))
+    if values.ndim == 2:
+        values = values[..., None]
+    if not transparent:
+        return Picture(values, icc=icc, exif=exif)
+    return Picture(values[..., :-1], values[..., -1], icc=icc, exif=exif)
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """A PIL image of mode L, LA, RGB, RGBA or I;16. Pillow has no 16-bit color: it is reduced, and the log says so."""
+    color, alpha = picture.color, picture.alpha
+    if color.dtype == np.uint16 and (alpha is not None or not picture.is_grey):
+        logger.warning("a PIL image has no 16-bit color: reduced to 8 bits (give an array, or write to a file)")
+        return to_pil(eight_bits(picture))
+    values = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
+    image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values))
+    for key, value in (("icc_profile", picture.icc), ("exif", picture.exif)):
+        if value:
+            image.info[key] = value
+    return image
+
+
+def eight_bits(picture: Picture) -> Picture:
+    """The picture with 8 bits a channel."""
+
+    def reduce(values: NDArray[Any]) -> NDArray[np.uint8]:
+        return np.rint(values * (255 / picture.maximum)).astype(np.uint8)
+
+    if picture.color.dtype == np.uint8:
+        return picture
+    alpha = None if picture.alpha is None else reduce(picture.alpha)
+    return replace(picture, color=reduce(picture.color), alpha=alpha)
+
+
+def network_input(picture: Picture) -> NDArray[np.float32]:
+    """(H, W, 3) float32 RGB 0..255 for the network."""
+    color = picture.color.astype(np.float32)
+    if picture.color.dtype != np.uint8:
+        color *= np.float32(255 / picture.maximum)
+    if picture.alpha is not None and not picture.alpha.all():
+        color = _bleed(color, picture.alpha > 0)
+    return np.repeat(color, 3, axis=2) if picture.is_grey else color
+
+
+def quantize(sr: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> NDArray[Any]:
+    """The network's (H, W, 3) 0..255 as values of `dtype`, clamped and rounded; (H, W, 1) for grey."""
+    maximum = maximum_of(dtype)
+    values = (sr @ LUMA)[..., None] if grey else sr
+    scaled = values * np.float32(maximum / 255) if maximum != 255 else values.copy()
+    if dtype.kind != "f":
+        np.rint(scaled, out=scaled)
+    return np.clip(scaled, 0, maximum, out=scaled).astype(dtype, copy=False)
+
+
+def enlarged(source: Picture, color: NDArray[Any], scale: int) -> Picture:
+    """The enlarged picture: new colors, alpha resized by Lanczos, the rest kept."""
+    return replace(source, color=color, alpha=None if source.alpha is None else _resize_alpha(source.alpha, scale))
+
+
+def flattened(picture: Picture, background: tuple[int, int, int]) -> Picture:
+    """The picture on a background (RGB 0..255) instead of transparency."""
+    if picture.alpha is None:
+        return picture
+    share = (picture.alpha.astype(np.float32) / picture.maximum)[..., None]
+    ground = np.array(background, np.float32) * np.float32(picture.maximum / 255)
+    mixed = picture.color.astype(np.float32) * share + ground * (1 - share)
+    values = np.rint(mixed) if picture.color.dtype.kind != "f" else mixed
+    return replace(picture, color=values.astype(picture.color.dtype), alpha=None)
+
+
+def _resize_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
+    size = (alpha.shape[1] * scale, alpha.shape[0] * scale)
+    plane = Image.fromarray(np.ascontiguousarray(alpha, np.float32))
+    values = np.asarray(plane.resize(size, Image.Resampling.LANCZOS))
+    if alpha.dtype.kind != "f":
+        values = np.rint(values)
+    return np.clip(values, 0, maximum_of(alpha.dtype)).astype(alpha.dtype)
+
+
+def _bleed(color: NDArray[np.float32], visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Fill what is not visible with the mean of what is visible around it, from a pyramid of halved pictures."""
+    weight = visible[..., None].astype(np.float32)
+    filled = color * weight
+    if not visible.any() or visible.all():
+        return filled
+    height, width = (-(-side // 2) * 2 for side in visible.shape)
+    pad = ((0, height - len(color)), (0, width - color.shape[1]), (0, 0))
+
+    def halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.pad(values, pad).reshape(height // 2, 2, width // 2, 2, -1).sum(axis=(1, 3))
+
+    total = halved(weight)
+    mean = halved(filled) / np.maximum(total, 1)
+    coarse = _bleed(mean.astype(np.float32), total[..., 0] > 0)
+    spread = coarse.repeat(2, axis=0).repeat(2, axis=1)[: len(color), : color.shape[1]]
+    return np.where(visible[..., None], color, spread)
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    if icc and image.mode == "CMYK":
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            logger.warning("%s converted to sRGB by its ICC profile", image.mode)
+            assert converted is not None
+            return converted
+        except (ImageCms.PyCMSError, OSError) as error:
+            logger.warning("the ICC profile is not usable (%s)", error)
+    logger.warning("%s converted to RGB without a profile", image.mode)
+    return image.convert("RGB")

@@ -1,0 +1,182 @@
+"""Pictures larger than memory: read by libvips row by row, written band by band as PNG or TIFF."""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.atomic import atomic_path
+from runtime.errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
+from runtime.image_write import WriteOptions, format_of, write_png_rows
+from runtime.picture import maximum_of
+from runtime.super_resolver import SuperResolver
+from runtime.tiling import Composer, TilePlan
+
+logger = logging.getLogger("ignn")
+
+MEMORY = 1 << 30
+"""Bytes that the network may take with `tile="auto"` while streaming, however much is free."""
+
+STRIP_ROWS = 64
+"""Rows that are read, or written into a strip of a TIFF, at once."""
+
+
+class Rows:
+    """A picture file read forward, row by row; `height`, `width`, `channels` (1 or 3) and `dtype` are known at once."""
+
+    def __init__(self, path: Path, *, background: tuple[int, int, int] | None, max_pixels: int | None) -> None:
+        if not path.is_file() or path.stat().st_size == 0:
+            raise ImageReadError(f"There is no file {path}, or it is empty.")
+        vips = _vips()
+        try:
+            image = vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise ImageTooLargeError(f"{path} has {image.width * image.height:,} pixels. Raise --max-pixels.")
+            if image.get_typeof("orientation") and image.get("orientation") != 1:
+                # Turning needs the last rows first: libvips then decodes to a temporary file.
+                image = vips.Image.new_from_file(str(path), access="random", fail_on="truncated").autorot()
+            image, self.icc = _plain(path, image, background)
+        except vips.Error as error:
+            raise ImageReadError(f"{path} is not an image that libvips reads ({_last_line(error)}).") from error
+        self.height, self.width, self.channels = image.height, image.width, image.bands
+        self.dtype = np.dtype(np.uint16 if image.format == "ushort" else np.uint8)
+        self._path, self._error, self._region = path, vips.Error, vips.Region.new(image)
+        self._first, self._buffer = 0, np.empty((0, self.width, self.channels), self.dtype)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows [start, stop) as (rows, width, channels); bounds never go back, rows before `start` are gone."""
+        parts = [self._buffer[start - self._first :]] if start < self._first + len(self._buffer) else []
+        for row in range(self._first + len(self._buffer), stop, STRIP_ROWS):
+            rows = min(STRIP_ROWS, stop - row)
+            try:
+                data = self._region.fetch(0, row, self.width, rows)
+            except self._error as error:
+                raise ImageReadError(f"{self._path} is damaged or truncated ({_last_line(error)}).") from error
+            part = np.frombuffer(data, self.dtype).reshape(rows, self.width, self.channels)
+            parts.append(part[max(0, start - row) :])
+        self._first, self._buffer = start, np.concatenate(parts)
+        return self._buffer
+
+
+def upscale_stream(
+    resolver: SuperResolver,
+    source: Path,
+    target: Path,
+    options: WriteOptions | None = None,
+    *,
+    max_pixels: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Enlarge a file with memory bounded by the tile and the width, not by the picture.
+
+    Args:
+        source: any picture that libvips reads; JPEG, PNG and TIFF are read without decoding all of it.
+        target: .png or .tif.
+        progress: called with (tiles done, tiles in all).
+
+    Raises:
+        ImageReadError, ImageWriteError: what cannot be read, what this cannot write.
+        BackendUnavailableError: pyvips is not installed.
+    """
+    options = options or WriteOptions()
+    if format_of(target).pillow not in ("PNG", "TIFF"):
+        raise ImageWriteError(f"{target}: a stream is written as PNG or TIFF. Use .png or .tif.")
+    if resolver.self_ensemble:
+        raise IgnnError("A stream cannot be turned as --self-ensemble asks. Leave out one of the two.")
+    rows = Rows(source, background=options.background_rgb, max_pixels=max_pixels)
+    plan = resolver.plan(rows.height, rows.width, most_bytes=MEMORY)
+    bands = _bands(resolver, rows, plan, progress)
+    width, height = rows.width * resolver.scale, rows.height * resolver.scale
+    with atomic_path(target) as temporary:
+        if format_of(target).pillow == "PNG":
+            with temporary.open("wb") as file:
+                write_png_rows(file, width, height, rows.channels, rows.dtype.itemsize * 8, bands, rows.icc)
+        else:
+            _write_tiff(temporary, (height, width, rows.channels), rows.dtype, bands, rows.icc)
+
+
+def _bands(
+    resolver: SuperResolver, rows: Rows, plan: TilePlan, progress: Callable[[int, int], None]
+) -> Iterator[NDArray[Any]]:
+    maximum = maximum_of(rows.dtype)
+    composer = Composer(plan, resolver.scale, resolver.converter(rows.dtype, grey=rows.channels == 1))
+    for done, tile in enumerate(plan):
+        band = rows.read(tile.row.crop_start, tile.row.crop_stop)
+        crop = band[:, tile.column.crop_start : tile.column.crop_stop].astype(np.float32) * np.float32(255 / maximum)
+        crop = np.repeat(crop, 3, axis=2) if rows.channels == 1 else crop
+        for _, finished in composer.add(tile, resolver.run_tile(crop, tile)):
+            yield finished
+        progress(done + 1, len(plan))
+
+
+def _write_tiff(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], bands: Iterable[NDArray[Any]], icc: bytes | None
+) -> None:
+    import tifffile
+
+    grey = shape[2] == 1
+    with tifffile.TiffWriter(path, bigtiff=math.prod(shape) * dtype.itemsize > 3_900_000_000) as writer:
+        writer.write(
+            _strips(bands),
+            shape=shape[:2] if grey else shape,
+            dtype=dtype,
+            photometric="minisblack" if grey else "rgb",
+            rowsperstrip=STRIP_ROWS,
+            compression="zlib",
+            iccprofile=icc,
+            metadata=None,
+        )
+
+
+def _strips(bands: Iterable[NDArray[Any]]) -> Iterator[bytes]:
+    """Bands of any height as compressed strips of `STRIP_ROWS`, the last one shorter."""
+    rest: NDArray[Any] | None = None
+    for band in bands:
+        rest = band if rest is None or not len(rest) else np.concatenate([rest, band])
+        full = len(rest) // STRIP_ROWS * STRIP_ROWS
+        for row in range(0, full, STRIP_ROWS):
+            yield zlib.compress(rest[row : row + STRIP_ROWS].tobytes(), 6)
+        rest = rest[full:]
+    if rest is not None and len(rest):
+        yield zlib.compress(rest.tobytes(), 6)
+
+
+def _plain(path: Path, image: Any, background: tuple[int, int, int] | None) -> tuple[Any, bytes | None]:  # noqa: ANN401
+    """The image as 8 or 16-bit grey or RGB, and its ICC profile."""
+    if image.interpretation in ("cmyk", "lab"):
+        logger.warning("%s converted to sRGB", image.interpretation)
+        image = image.colourspace("srgb")
+        image.remove("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+    if image.format not in ("uchar", "ushort"):
+        raise ImageReadError(f"{path} has values of type {image.format}; 8 or 16 bits are streamed.")
+    if image.hasalpha():
+        if background is None:
+            raise ImageReadError(f"{path} has transparency, which is not streamed. Give --background COLOR.")
+        image = image.flatten(background=list(background)).cast(image.format)
+    if image.bands not in (1, 3):
+        raise ImageReadError(f"{path} has {image.bands} channels; 1 or 3 are streamed.")
+    return image, image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+
+
+def _vips() -> ModuleType:
+    try:
+        import pyvips
+    except (ImportError, OSError) as error:
+        raise BackendUnavailableError(
+            f"Streaming needs pyvips, which cannot be loaded ({error}). Install it with `pip install ignn[stream]`."
+        ) from error
+    logging.getLogger("pyvips").setLevel(logging.ERROR)
+    return pyvips
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

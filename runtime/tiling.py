@@ -1,0 +1,211 @@
+"""Exact tiles: geometry of tiles and their crops, and the picture put together from them.
+
+A tile is a rectangle of the LR image. The network runs on the tile's *crop*, which is the tile and `halo` LR pixels of
+context, cut at the true image border; of the result only the tile is kept. With the model's own halo the result is that
+of the whole image, because
+
+- the halo covers everything that a kept pixel depends on,
+- crop origins are multiples of twice the graph scale, so that query and key patches fall on the same pixels, and
+- the crop has more key patches than the window in each tiled direction, so that the window's side stays what it is in
+  the whole image. A direction with no more key patches than the window is not tiled.
+
+With a smaller halo neighboring tiles overlap and are blended by a linear ramp, which is approximate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.metadata import ModelMetadata
+
+Convert = Callable[[NDArray[np.float32]], NDArray]
+"""Makes final values (for example uint8) of the network's float32 ones, pixel by pixel."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One tile's extent in one direction, in LR pixels, half-open.
+
+    Attributes:
+        start, stop: what is kept.
+        crop_start, crop_stop: what the network sees.
+        ramp_before, ramp_after: how far the blend reaches to either side of `start` and `stop`; 0: no blend.
+    """
+
+    start: int
+    stop: int
+    crop_start: int
+    crop_stop: int
+    ramp_before: int = 0
+    ramp_after: int = 0
+
+    @property
+    def crop_length(self) -> int:
+        return self.crop_stop - self.crop_start
+
+    def weights(self, scale: int) -> NDArray[np.float32]:
+        """Blend weights of the HR pixels from `start - ramp_before` to `stop + ramp_after`; neighbors' sum to 1."""
+        weights = np.ones((self.stop + self.ramp_after - self.start + self.ramp_before) * scale, np.float32)
+        for ramp, view in ((self.ramp_before * scale, weights), (self.ramp_after * scale, weights[::-1])):
+            if ramp:
+                view[: 2 * ramp] = (np.arange(2 * ramp, dtype=np.float32) + 0.5) / (2 * ramp)
+        return weights
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile: its extent in both directions."""
+
+    row: Segment
+    column: Segment
+
+    @property
+    def crop_pixels(self) -> int:
+        return self.row.crop_length * self.column.crop_length
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How an image of `height` x `width` LR pixels is cut."""
+
+    height: int
+    width: int
+    rows: tuple[Segment, ...]
+    columns: tuple[Segment, ...]
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Tiles from left to right, then from top to bottom."""
+        return (Tile(row, column) for row in self.rows for column in self.columns)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def crop_pixels(self) -> int:
+        """LR pixels of the largest crop: what bounds the memory."""
+        return max(row.crop_length for row in self.rows) * max(column.crop_length for column in self.columns)
+
+
+def plan_tiles(
+    height: int, width: int, metadata: ModelMetadata, *, tile: int | None, halo: int | None = None
+) -> TilePlan:
+    """Cut an image.
+
+    Args:
+        height, width: size of the LR image.
+        metadata: facts about the network.
+        tile: largest side of a tile in LR pixels, halo not counted; None: the whole image is one tile.
+        halo: LR pixels of context; None: the model's own, which makes the tiles exact.
+    """
+    context = metadata.halo if halo is None else halo
+    blend = not metadata.exact or context < metadata.halo
+
+    def cut(length: int) -> tuple[Segment, ...]:
+        if tile is None or length // metadata.tile_multiple <= metadata.window:
+            return (Segment(0, length, 0, length),)
+        segments = split(0, length, length, tile, context, metadata)
+        return tuple(_with_ramps(segments, context)) if blend else tuple(segments)
+
+    return TilePlan(height, width, cut(height), cut(width))
+
+
+def split(start: int, stop: int, length: int, tile: int, halo: int, metadata: ModelMetadata) -> list[Segment]:
+    """Cut [start, stop) of a direction of `length` pixels into equal parts of at most `tile`, with their crops."""
+    multiple = metadata.tile_multiple
+    tile = max(multiple, tile // multiple * multiple)
+    count = -(-(stop - start) // tile)
+    size = -(-(stop - start) // (count * multiple)) * multiple
+    least = (metadata.window + 1) * multiple if metadata.window else 0
+    segments = []
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        crop_start = max(0, first - halo) // multiple * multiple
+        crop_stop = min(length, -(-(last + halo) // multiple) * multiple)
+        crop_stop = min(length, max(crop_stop, crop_start + least))
+        crop_start = min(crop_start, max(0, crop_stop - least) // multiple * multiple)
+        segments.append(Segment(first, last, crop_start, crop_stop))
+    return segments
+
+
+def largest_tile(
+    height: int, width: int, metadata: ModelMetadata, *, crop_pixels: int, halo: int | None = None
+) -> int | None:
+    """The largest tile whose crops have at most `crop_pixels` LR pixels; None if the whole image has no more.
+
+    Where even the smallest tile needs more, the smallest is given: the caller can do no better.
+    """
+    if height * width <= crop_pixels:
+        return None
+    multiple = metadata.tile_multiple
+    low, high = 1, -(-max(height, width) // multiple)
+    while low < high:  # a larger tile never has a smaller largest crop
+        middle = (low + high + 1) // 2
+        plan = plan_tiles(height, width, metadata, tile=middle * multiple, halo=halo)
+        low, high = (middle, high) if plan.crop_pixels <= crop_pixels else (low, middle - 1)
+    return low * multiple
+
+
+def _with_ramps(segments: list[Segment], halo: int) -> Iterator[Segment]:
+    """Let neighbors overlap by as much as both crops hold, at most half of either tile."""
+    ramps = [0]
+    for left, right in pairwise(segments):
+        ramps.append(min(halo, (left.stop - left.start) // 2, (right.stop - right.start) // 2))
+    ramps.append(0)
+    for segment, before, after in zip(segments, ramps, ramps[1:], strict=False):
+        yield Segment(segment.start, segment.stop, segment.crop_start, segment.crop_stop, before, after)
+
+
+class Composer:
+    """Puts the picture together, one band of rows at a time, so that only a band need be in memory.
+
+    Args:
+        plan: how the image was cut.
+        scale: HR pixels per LR pixel.
+        convert: makes final values of the network's; applied before a tile is stored, or after blending.
+    """
+
+    def __init__(self, plan: TilePlan, scale: int, convert: Convert) -> None:
+        self._plan, self._scale, self._convert = plan, scale, convert
+        self._blend = any(segment.ramp_after for segment in (*plan.rows, *plan.columns))
+        self._band: NDArray | None = None
+        self._carry: NDArray[np.float32] | None = None
+
+    def add(self, tile: Tile, sr: NDArray[np.float32]) -> list[tuple[int, NDArray]]:
+        """Take the network's result for a tile's crop, (H, W, 3); tiles come in the plan's order.
+
+        Returns:
+            Finished bands, as (first HR row, rows (H, scale * width, 3)): one after the last tile of a row, else none.
+        """
+        scale, row, column = self._scale, tile.row, tile.column
+        top, bottom = row.start - row.ramp_before, row.stop + row.ramp_after
+        left, right = column.start - column.ramp_before, column.stop + column.ramp_after
+        kept = sr[
+            (top - row.crop_start) * scale : (bottom - row.crop_start) * scale,
+            (left - column.crop_start) * scale : (right - column.crop_start) * scale,
+        ]
+        values = kept if self._blend else self._convert(kept)
+        if self._band is None:
+            shape = ((bottom - top) * scale, self._plan.width * scale, values.shape[2])
+            self._band = np.zeros(shape, values.dtype)
+        target = self._band[:, left * scale : right * scale]
+        if self._blend:
+            target += values * (row.weights(scale)[:, None, None] * column.weights(scale)[:, None])
+        else:
+            target[...] = values
+        if column is not self._plan.columns[-1]:
+            return []
+        band, self._band = self._band, None
+        return [(top * scale, self._finish(row, band) if self._blend else band)]
+
+    def _finish(self, row: Segment, band: NDArray[np.float32]) -> NDArray:
+        """Add what the band above left over, keep back what the band below will add to."""
+        if self._carry is not None:
+            band[: len(self._carry)] += self._carry
+        keep = 2 * row.ramp_after * self._scale
+        self._carry = band[len(band) - keep :] if keep else None
+        return self._convert(band[: len(band) - keep])

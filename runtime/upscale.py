@@ -1,0 +1,245 @@
+"""`ignn upscale`: enlarge files and folders."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from runtime import batch, video
+from runtime.atomic import remove_leftovers
+from runtime.errors import UsageError
+from runtime.image_io import read_file
+from runtime.image_write import FORMATS, WriteOptions
+from runtime.journal import Journal, Work
+from runtime.super_resolver import SuperResolver
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="ignn upscale",
+        description="Enlarge pictures with a super-resolution network.",
+        epilog="A folder of outputs gets a journal (.ignn-journal.jsonl), which --resume goes by.",
+    )
+    files = result.add_argument_group("files")
+    files.add_argument("inputs", nargs="+", metavar="IN", help="picture, folder, pattern such as '*.jpg', or one video")
+    files.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="file for one picture; folder; or pattern with {stem}, {name}, {folder}, {suffix}, {scale}",
+    )
+    files.add_argument("-r", "--recursive", action="store_true", help="folders with all below them")
+    files.add_argument("--resume", action="store_true", help="skip what an earlier run has finished")
+    files.add_argument(
+        "--format", choices=sorted(suffix[1:] for suffix in FORMATS), help="output format (default: own)"
+    )
+    files.add_argument(
+        "--quality", type=int, help="1 to 100, for JPEG, WebP, AVIF; of video the rate factor (less is better)"
+    )
+    files.add_argument("--lossless", action="store_true", help="lossless WebP")
+    files.add_argument("--background", metavar="COLOR", help="replace transparency by a color, e.g. for JPEG")
+    files.add_argument("--max-pixels", type=int, metavar="N", help="largest input, in pixels (default: Pillow's limit)")
+    files.add_argument(
+        "--stream", action="store_true", help="of one picture: from and to disk, in little memory, to .png or .tif"
+    )
+    files.add_argument("--compare", type=Path, metavar="SHEET", help="of one picture: also show it beside bicubic")
+    add_network_arguments(result)
+    return result
+
+
+def add_network_arguments(result: argparse.ArgumentParser) -> None:
+    """Arguments that make a `SuperResolver`."""
+    network = result.add_argument_group("network")
+    network.add_argument("--model", help=".onnx file, or name of a bundled model (`ignn models`); default: bundled, x2")
+    network.add_argument(
+        "--tile",
+        default="auto",
+        help="largest tile side in pixels, `none`, or `auto` (by free memory, the default); the result is the same",
+    )
+    network.add_argument("--halo", type=int, help="context around a tile; less than the model's own is approximate")
+    network.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "ort", "tensorrt", "tensorrt-rtx"],
+        help="what runs it (default %(default)s)",
+    )
+    network.add_argument(
+        "--provider", action="append", metavar="NAME", help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx"
+    )
+    network.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    network.add_argument(
+        "--self-ensemble", action="store_true", help="mean of 8 flips and turns: better, 8 times slower"
+    )
+    network.add_argument("--scale", type=int, help="scale of a model that `ignn export` did not make")
+    network.add_argument("--value-range", choices=["0..255", "0..1"], help="value range of such a model")
+
+
+def make_resolver(arguments: argparse.Namespace) -> SuperResolver:
+    """The resolver that the arguments describe."""
+    return SuperResolver(
+        arguments.model,
+        backend=arguments.backend,
+        providers=arguments.provider,
+        tile=_tile(arguments.tile),
+        halo=arguments.halo,
+        self_ensemble=arguments.self_ensemble,
+        threads=arguments.threads,
+        scale=arguments.scale,
+        value_range=arguments.value_range,
+        max_pixels=arguments.max_pixels,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    arguments = parser().parse_args(argv)
+    options = WriteOptions(arguments.quality, arguments.lossless, arguments.background)
+    batch.find_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive)  # wrong names before slow work
+    resolver = make_resolver(arguments)
+    jobs = batch.find_jobs(
+        arguments.inputs,
+        arguments.output,
+        recursive=arguments.recursive,
+        suffix=f".{arguments.format}" if arguments.format else None,
+        scale=resolver.scale,
+    )
+    single = batch.is_single(arguments.inputs, jobs)
+    if arguments.compare is not None and not single:
+        raise UsageError("--compare takes one picture. Compare the results of several with `ignn compare`.")
+    if any(job.source.suffix.lower() in video.READABLE for job in jobs):
+        if not single or arguments.compare is not None or arguments.stream:
+            raise UsageError("A video is enlarged alone: one IN, no --compare and no --stream.")
+        _video(jobs[0], resolver, arguments)
+        return 0
+    if arguments.stream:
+        if not single or arguments.compare is not None:
+            raise UsageError("--stream takes one picture, and no --compare.")
+        _stream(jobs[0], resolver, options, arguments.max_pixels)
+        return 0
+    settings = f"{_settings(resolver, arguments)} {options}"
+    failures = _run(jobs, resolver, options, arguments, settings, journaled=not single)
+    if single and failures:
+        raise failures[0].error or UsageError("failed")
+    for failure in failures:
+        sys.stderr.write(f"ignn upscale: error: {failure.job.source}: {failure.error}\n")
+    if failures:
+        sys.stderr.write(f"ignn upscale: {len(failures)} of {len(jobs)} files failed\n")
+    elif arguments.compare is not None:
+        _write_comparison(jobs[0], resolver.metadata.name, arguments)
+    return 1 if failures else 0
+
+
+def _run(
+    jobs: list[batch.Job],
+    resolver: SuperResolver,
+    options: WriteOptions,
+    arguments: argparse.Namespace,
+    settings: str,
+    *,
+    journaled: bool,
+) -> list[batch.Outcome]:
+    """Do the jobs with a progress bar; returns those that failed."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    journal = Journal(_folder(arguments.output), resume=arguments.resume) if journaled else None
+    works = {job: Work(job.source, job.target, settings) for job in jobs}
+    todo = jobs
+    if arguments.resume:
+        for job in jobs:
+            remove_leftovers(job.target)
+        if journal is not None:
+            todo = [job for job in jobs if not journal.has(works[job])]
+        if len(todo) < len(jobs):
+            sys.stderr.write(f"ignn upscale: {len(jobs) - len(todo)} of {len(jobs)} files are done already\n")
+
+    def finished(job: batch.Job) -> None:
+        if journal is not None:
+            journal.add(works[job])
+
+    failures, pixels, start = [], 0, time.monotonic()
+    outcomes = batch.run(todo, resolver, options, max_pixels=arguments.max_pixels, finished=finished)
+    with (
+        logging_redirect_tqdm([logging.getLogger()]),
+        tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="file", disable=None) as bar,
+        closing(outcomes),
+    ):
+        for outcome in outcomes:
+            pixels += outcome.pixels
+            bar.set_postfix_str(f"{pixels / 1e6 / (time.monotonic() - start):.2f} MP/s", refresh=False)
+            bar.update()
+            if outcome.error is not None:
+                failures.append(outcome)
+    return failures
+
+
+def _stream(job: batch.Job, resolver: SuperResolver, options: WriteOptions, max_pixels: int | None) -> None:
+    from tqdm import tqdm
+
+    from runtime.stream import upscale_stream
+
+    with tqdm(unit="tile", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        upscale_stream(resolver, job.source, job.target, options, max_pixels=max_pixels, progress=progress)
+
+
+def _video(job: batch.Job, resolver: SuperResolver, arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    with tqdm(unit="frame", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        video.upscale_video(
+            resolver,
+            job.source,
+            job.target,
+            settings=_settings(resolver, arguments),
+            quality=arguments.quality,
+            resume=arguments.resume,
+            progress=progress,
+        )
+
+
+def _settings(resolver: SuperResolver, arguments: argparse.Namespace) -> str:
+    """Everything but the input that decides what an output is."""
+    return f"{resolver.fingerprint} {resolver.metadata} {arguments.self_ensemble} {arguments.halo}"
+
+
+def _folder(output: str) -> Path:
+    """The folder that all outputs lie in or below."""
+    parts = Path(output).parts
+    first = next((index for index, part in enumerate(parts) if "{" in part), len(parts))
+    return Path(*parts[:first])
+
+
+def _write_comparison(job: batch.Job, label: str, arguments: argparse.Namespace) -> None:
+    from runtime import compare
+
+    ours = compare.entry(label, read_file(job.target, max_pixels=sys.maxsize).frames[0])
+    small = read_file(job.source, max_pixels=arguments.max_pixels).frames[0]
+    theirs = compare.bicubic("bicubic", small, (ours.rgb.shape[1], ours.rgb.shape[0]))
+    compare.write_sheet(compare.sheet([theirs, ours], psnr=False), arguments.compare)
+
+
+def _tile(text: str) -> int | Literal["auto"] | None:
+    if text == "none":
+        return None
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise UsageError(f"Invalid --tile ({text!r}). Supported values are auto, none and whole numbers from 1.")
