@@ -1,0 +1,180 @@
+"""What a user would take instead: a plain EDSR of the same width and depth, in every runtime that can be installed.
+
+The same photograph, in turns, in float32 unless the name says otherwise: `OpenVINO` by default, and ncnn, may compute
+in less than float32 where the CPU can, which shows in the difference of the pictures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import subjects
+from benchmarks.measure import Factory, Worker, compare
+
+REFERENCE = "EDSR, ONNX Runtime"
+
+
+def cases(threads: int, *, quick: bool) -> list[dict[str, Any]]:
+    """Return the configurations to measure."""
+    plain, ours, size = ("edsr-tiny", "tiny", 48) if quick else ("edsr-s", "ignn-s", 256)
+    return [
+        {
+            "plain": plain,
+            "ours": ours,
+            "height": size,
+            "width": size,
+            "threads": threads,
+            "budget_s": 1 if quick else 90,
+        }
+        | {"plain_sha256": subjects.sha256(subjects.plain_onnx_file(plain, size, size))}
+        | {"model_sha256": subjects.sha256(subjects.onnx_file(ours))}
+    ]
+
+
+def measure(config: dict[str, Any]) -> dict[str, Any]:
+    """Measure one configuration."""
+    size = {key: config[key] for key in ("height", "width", "threads")}
+    edsr = {**size, "model": str(subjects.plain_onnx_file(config["plain"], config["height"], config["width"]))}
+    alternatives: dict[str, tuple[Factory, dict[str, Any]]] = {
+        f"{config['ours']}, ONNX Runtime": (
+            subjects.onnx_runtime,
+            {**size, "model": str(subjects.onnx_file(config["ours"]))},
+        ),
+        REFERENCE: (plain_onnx_runtime, edsr),
+        "EDSR, PyTorch": (plain_pytorch, {**size, "name": config["plain"]}),
+        "EDSR, OpenCV": (opencv, edsr),
+        "EDSR, OpenVINO float32": (openvino, {**edsr, "precision": "f32"}),
+        "EDSR, OpenVINO": (openvino, {**edsr, "precision": None}),
+    }
+
+    def differences(workers: Mapping[str, Worker]) -> dict[str, float]:
+        expected = workers[REFERENCE].output()
+        return {
+            f"difference of {name}": float(np.abs(worker.output().reshape(expected.shape) - expected).max())
+            for name, worker in workers.items()
+            if name.startswith("EDSR") and name != REFERENCE
+        }
+
+    with tempfile.TemporaryDirectory() as folder:
+        stem = ncnn_files(config["plain"], config["height"], config["width"], Path(folder))
+        alternatives["EDSR, ncnn"] = (ncnn, {**size, "stem": stem})
+        return compare(alternatives, against=REFERENCE, outputs=differences, budget_s=config["budget_s"])
+
+
+def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return no goals: the issue sets none here, the table is the result."""
+    return []
+
+
+def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of a table."""
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        config, found = row["config"], row["measurements"]
+        size = f"{config['height']} x {config['width']}"
+        for name, numbers in found["alternatives"].items():
+            ratio = found["ratios"].get(name, {"wall": 1.0, "cpu": 1.0})
+            lines.append(
+                {
+                    "network, runtime": name,
+                    "LR": size,
+                    "time, s": numbers["wall_s"]["p50"],
+                    "over EDSR's in ONNX Runtime": ratio["wall"],
+                    "by CPU time": ratio["cpu"],
+                    "peak memory, MB": numbers["peak_bytes"] / 1e6,
+                    "difference": found["derived"].get(f"difference of {name}", ""),
+                }
+            )
+        lines += [
+            {"network, runtime": name, "LR": size, "time, s": f"not run: {why}"}
+            for name, why in found.get("not_run", {}).items()
+        ]
+    return lines
+
+
+def plain_onnx_runtime(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
+    """Factory."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    lr = subjects.lr_input(height, width)
+    return lambda: session.run(None, {"lr": lr})[0]
+
+
+def plain_pytorch(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
+    """Factory."""
+    return subjects.module_runner(subjects.backbone(name), height, width, threads)
+
+
+def opencv(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
+    """Factory."""
+    import cv2
+
+    cv2.setNumThreads(threads)
+    net = cv2.dnn.readNetFromONNX(model)
+    lr = subjects.lr_input(height, width)
+
+    def run() -> NDArray:
+        net.setInput(lr)
+        return net.forward()
+
+    return run
+
+
+def openvino(model: str, height: int, width: int, threads: int, precision: str | None) -> Callable[[], NDArray]:
+    """Factory."""
+    import openvino
+
+    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if precision is not None:
+        options["INFERENCE_PRECISION_HINT"] = precision
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    lr = subjects.lr_input(height, width)
+    return lambda: compiled(lr)[0]
+
+
+def ncnn(stem: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
+    """Factory; the files come from `ncnn_files`."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.load_param(f"{stem}.param")
+    net.load_model(f"{stem}.bin")
+    pixels = subjects.lr_input(height, width)[0]
+    lr = ncnn.Mat(pixels).clone()  # a Mat made of an array does not keep the array alive
+
+    def run() -> NDArray:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", lr)
+            return np.array(extractor.extract("out0")[1])
+
+    return run
+
+
+def ncnn_files(name: str, height: int, width: int, folder: Path) -> str:
+    """Write a network as ncnn's two files, float32, by pnnx; return their path without the suffix.
+
+    Nothing is written where pnnx is not installed.
+    """
+    stem = folder / name
+    if importlib.util.find_spec("pnnx") is not None:
+        import pnnx
+        import torch
+
+        traced = torch.jit.trace(subjects.backbone(name), torch.zeros(1, 3, height, width))
+        traced.save(f"{stem}.pt")
+        command = [pnnx.EXEC_PATH, f"{stem}.pt", f"inputshape=[1,3,{height},{width}]f32", "fp16=0"]
+        command += [f"ncnnparam={stem}.param", f"ncnnbin={stem}.bin"]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    return str(stem)
