@@ -1,0 +1,59 @@
+"""Bundling: the exported file, its entry and its checkpoint belong together, or nothing changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export import bundle
+from runtime.models import bundled_models
+from train import IGNN, IGNNConfig, load_checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("models", "Tiny"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(bundle, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(bundle, "WEIGHTS", tmp_path / "weights")
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "Tiny" / "a.png")
+    torch.manual_seed(0)
+    save_checkpoint(IGNN(IGNNConfig(channels=8, blocks=2, graph_after=1)), tmp_path / "net.pt")
+    return tmp_path
+
+
+def run(folders: Path, *more: str) -> int:
+    return bundle.main(
+        ["--checkpoint", str(folders / "net.pt"), "--name", "tiny-x2", "--data", str(folders / "Tiny"), *more]
+    )
+
+
+def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folders) == 0
+    assert "| tiny-x2 |" in capsys.readouterr().out
+    (model,) = bundled_models(folders / "models")
+    assert model.read(folders / "models")
+    assert set(model.psnr_y_db) == {"Tiny"}
+    whole, kept = load_checkpoint(folders / "net.pt"), load_checkpoint(folders / "weights" / "tiny-x2.pt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], value.half().float()), name
+    assert sorted(p.name for p in (folders / "models").iterdir()) == ["models.json", "tiny-x2.onnx"]
+
+
+def test_a_failure_changes_nothing(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders / "Tiny" / "a.png").write_bytes(b"no image")
+    assert run(folders) == 1
+    assert "a.png" in capsys.readouterr().err
+    assert not list((folders / "models").iterdir())
+
+
+def test_a_backbone_is_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = load_checkpoint(folders / "net.pt")
+    save_checkpoint(net, folders / "net.pt", fit={"stage": "backbone"})
+    assert run(folders) == 1
+    assert "its graph is still random" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""Whole exports of small networks: the file's form, its results, and what happens when it is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from export.check import ExportError, sample
+from export.precision import round_weights
+from export.to_onnx import export_onnx, main
+from train import IGNN, IGNNConfig, save_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KINDS = {"fp32": (2, {}), "fp32 with half weights": (3, {"weights": "fp16"}), "fp16": (4, {"precision": "fp16"})}
+"""Scale and arguments of the three exports that the tests share: tracing takes most of their time."""
+Exported = Callable[[str], tuple[IGNN, Path]]
+
+
+def network(scale: int = 2) -> IGNN:
+    torch.manual_seed(scale)
+    return IGNN(IGNNConfig(scale=scale, channels=16, blocks=2, graph_after=1, residual_scale=1.0)).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Return a function that exports each kind once."""
+
+    @cache
+    def make(kind: str) -> tuple[IGNN, Path]:
+        scale, arguments = KINDS[kind]
+        path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+        export_onnx(network(scale), path, **arguments)
+        return network(scale), path
+
+    return make
+
+
+def run(path: Path, lr: np.ndarray) -> np.ndarray:
+    (sr,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(["sr"], {"lr": lr})
+    return sr
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_any_size_and_batch(exported: Exported, kind: str) -> None:
+    net, path = exported(kind)
+    if "weights" in kind:
+        net = round_weights(net)
+    scale = net.config.scale
+    for N, H, W in [(1, 1, 1), (3, 2, 30), (1, 25, 70), (2, 64, 37)]:
+        lr = sample(N, H, W, seed=H)
+        with torch.no_grad():
+            expected = net(torch.from_numpy(lr)).numpy()
+        sr = run(path, lr)
+        assert sr.shape == (N, 3, scale * H, scale * W)
+        assert sr.dtype == np.float32
+        np.testing.assert_allclose(sr, expected, rtol=0, atol=1.0 if kind == "fp16" else 0.02)
+
+
+def test_the_file_is_what_runtimes_expect(exported: Exported) -> None:
+    _, path = exported("fp32")
+    model = onnx.load(path)
+    (lr,), (sr,) = model.graph.input, model.graph.output
+    assert (lr.name, sr.name) == ("lr", "sr")
+    assert all(not dim.HasField("dim_value") for dim in [*lr.type.tensor_type.shape.dim][::2])
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20), ("ignn", 1)]
+    ours = [node for node in model.graph.node if node.domain == "ignn"]
+    assert [node.op_type for node in ours] == ["WindowedKnn"] + 5 * ["AdaPNGather"]
+    for node in ours:
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        assert attributes["plugin_namespace"] == b"ignn"
+        assert attributes["plugin_version"] == b"1"
+        assert attributes["scale"] == 2
+    assert {function.name for function in model.functions} == {"WindowedKnn", "AdaPNGather"}
+    assert {item.key: item.value for item in model.metadata_props}["ignn.precision"] == "fp32"
+    assert str(REPOSITORY).encode() not in path.read_bytes()
+
+
+def test_neighbors_are_folded_one_after_another(exported: Exported) -> None:
+    _, path = exported("fp32")
+    nodes = list(onnx.load(path).graph.node)
+    producer = {name: node for node in nodes for name in node.output}
+
+    def depends(node: onnx.NodeProto, seen: set[str]) -> set[str]:
+        for name in node.input:
+            if name in producer and name not in seen:
+                seen.add(name)
+                depends(producer[name], seen)
+        return seen
+
+    folds = [node for node in nodes if node.op_type == "AdaPNGather"]
+    for earlier, later in pairwise(folds):
+        assert earlier.output[0] in depends(later, set())
+
+
+def test_half_precision_keeps_input_output_and_graph_construction(exported: Exported) -> None:
+    _, path = exported("fp16")
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    real, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    types.update({item.name: item.data_type for item in model.graph.initializer})
+    assert {value.type.tensor_type.elem_type for value in [*model.graph.input, *model.graph.output]} == {real}
+    by_type = {kind: [n for n in model.graph.node if n.op_type == kind] for kind in ("WindowedKnn", "Softmax", "Conv")}
+    assert {types[node.input[0]] for kind in ("WindowedKnn", "Softmax") for node in by_type[kind]} == {real}
+    precisions = [types[node.input[1]] for node in by_type["Conv"]]
+    assert precisions.count(real) == 8  # two of the reduction, three of each embedding
+    assert precisions.count(half) == len(precisions) - 8
+    # The statistics of what is 16 bits wide are not: the bodies widen first.
+    for function in model.functions:
+        assert any(node.op_type == "Cast" and node.attribute[0].i == real for node in function.node)
+
+
+def test_half_weights_are_half_the_file(exported: Exported) -> None:
+    net, path = exported("fp32 with half weights")
+    graph = onnx.load(path).graph
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    assert sum(len(item.raw_data) for item in graph.initializer) < 2.5 * parameters
+    assert any(item.name == "net.embedding.model.2.weight.fp16" for item in graph.initializer)
+
+
+def test_a_file_that_differs_is_not_written(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, path = exported("fp32")
+    with torch.no_grad():
+        net.head[0].bias += 1
+    monkeypatch.setattr("export.to_onnx.to_onnx", lambda net: onnx.load(path))
+    with pytest.raises(ExportError, match="nothing was written"):
+        export_onnx(net, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+    with torch.no_grad():
+        net.head[0].bias -= 1
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "output", "message"),
+    [
+        ("missing.pt", "m.onnx", "does not exist"),
+        ("net.pt", "no/m.onnx", "mkdir -p"),
+        ("text.pt", "m.onnx", "cannot be read"),
+    ],
+)
+def test_errors_are_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: str, output: str, message: str
+) -> None:
+    save_checkpoint(network(), tmp_path / "net.pt")
+    (tmp_path / "text.pt").write_text("not weights")
+    assert main(["--checkpoint", str(tmp_path / checkpoint), "--output", str(tmp_path / output)]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_as_a_script_from_anywhere(tmp_path: Path) -> None:
+    save_checkpoint(network(), tmp_path / "net.pt")
+    script = str(REPOSITORY / "export" / "to_onnx.py")
+    command = [sys.executable, script, "--checkpoint", "net.pt", "--output", "m.onnx"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("worst difference") == 3
+    assert (tmp_path / "m.onnx").is_file()

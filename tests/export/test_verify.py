@@ -1,0 +1,103 @@
+"""`ignn verify`: runtimes that agree, that do not, and that are not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+
+import train  # noqa: E402
+from export import verify  # noqa: E402
+from runtime.errors import BackendUnavailableError  # noqa: E402
+
+METADATA = {
+    "format": "1", "name": "test", "scale": "2", "graph_scale": "2", "window": "3", "value_range": "0..255",
+    "color": "RGB", "halo": "4", "tile_multiple": "4", "precision": "fp32", "bytes_per_pixel": "100",
+}  # fmt: skip
+
+
+class Enlarger(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pixel_shuffle(self.conv(lr), 2)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network as an ONNX file; its checkpoint is read as the same network in PyTorch."""
+    net = Enlarger().eval()
+    monkeypatch.setattr(train, "load_checkpoint", lambda path: net)
+    helper = onnx.helper
+    constants = {name: value.detach().numpy() for name, value in net.named_parameters()}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "conv.weight", "conv.bias"], ["deep"], pads=[1] * 4),
+            helper.make_node("DepthToSpace", ["deep"], ["sr"], blocksize=2, mode="CRD"),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("lr", onnx.TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info("sr", onnx.TensorProto.FLOAT, ["N", 3, "sH", "sW"])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(proto, {f"ignn.{key}": value for key, value in METADATA.items()})
+    onnx.save(proto, tmp_path / "m.onnx")
+    return str(tmp_path / "m.onnx")
+
+
+def test_runtimes_that_agree(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([model, "--checkpoint", "c.pt"]) == 0
+    output = capsys.readouterr().out
+    assert "sr, ONNX Runtime against PyTorch: PSNR " in output
+    assert "TensorRT: not run. " in output
+    assert "pip install" in output
+
+
+def test_an_image_of_the_users(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = Path(__file__).resolve().parents[2] / "assets" / "sample.png"
+    assert verify.main([model, "--checkpoint", "c.pt", "--image", str(sample)]) == 0
+
+
+def test_a_runtime_that_differs(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tensorrt(*arguments: object) -> np.ndarray:
+        return verify._onnx_runtime(arguments[0], "m", arguments[-1]) + np.float32(0.5)
+
+    monkeypatch.setattr(verify, "_tensorrt", tensorrt)
+    assert verify.main([model]) == 1
+    output = capsys.readouterr()
+    assert "PyTorch: not run. Give the checkpoint" in output.out
+    assert "TensorRT against ONNX Runtime: PSNR 54.2 dB, differences up to 0.5" in output.out
+    assert "TensorRT differ from ONNX Runtime by more than rounding explains (under 70 dB)" in output.err
+
+
+def test_nothing_to_compare(model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> np.ndarray:
+        raise BackendUnavailableError("No device.")
+
+    monkeypatch.setattr(verify, "_tensorrt", absent)
+    assert verify.main([model]) == 1
+    output = capsys.readouterr()
+    assert "TensorRT: not run. No device." in output.out
+    assert "nothing was compared" in output.err
+
+
+def test_comparison() -> None:
+    ones = np.ones((1, 3, 4, 4), np.float32)
+    assert verify.compare(ones, ones, 70) == (True, "PSNR inf dB, differences up to 0, 0 on average")
+    assert verify.compare(ones, ones[:, :, 1:], 70) == (False, "shape (1, 3, 3, 4), (1, 3, 4, 4) expected")
+    assert verify.compare(ones, ones * np.float32("nan"), 70) == (False, "48 values are NaN or infinite")
+
+
+def test_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tmp_path / "none.onnx")]) == 1
+    assert "There is no model file" in capsys.readouterr().err

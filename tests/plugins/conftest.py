@@ -1,0 +1,96 @@
+"""What the plugin's tests need beyond Python: compilers, headers, TensorRT-RTX, a GPU. Absent ones skip by name."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from host_kernels import HostKernels
+from toolchain import REPOSITORY, Build, cuda_include, tool
+
+EMULATION = Path(__file__).parent / "emulation"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that compiles sources for the host into a shared library."""
+
+    def build(name: str, *arguments: str | Path) -> Path:
+        library = tmp_path_factory.mktemp(name) / f"lib{name}.so"
+        flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
+        command = [tool("g++"), *flags, *map(str, arguments), "-o", str(library)]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert completed.returncode == 0, completed.stderr
+        return library
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def geometry(host_library: Callable[..., Path]) -> ctypes.CDLL:
+    """plugins/kernels/geometry.h, built for the host."""
+    return ctypes.CDLL(str(host_library("geometry", EMULATION / "geometry.cpp")))
+
+
+@pytest.fixture(scope="session")
+def host_kernels(host_library: Callable[..., Path]) -> HostKernels:
+    """The kernels' own source on an emulated GPU."""
+    kernels = REPOSITORY / "plugins" / "kernels"
+    sources = [
+        kernels / "windowed_knn" / "windowed_knn.cu",
+        kernels / "adapn_gather" / "adapn_gather.cu",
+        EMULATION / "kernels.cpp",
+    ]
+    include = ["-DIGNN_EMULATION", "-isystem", cuda_include(), "-I", EMULATION]
+    return HostKernels(host_library("host_kernels", *include, "-x", "c++", *sources))
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """plugins/ built for all architectures, with the register use of every kernel in the log."""
+    tool("nvcc")
+    folder = tmp_path_factory.mktemp("build")
+    configure = [tool("cmake"), "-S", REPOSITORY / "plugins", "-B", folder, "-DCMAKE_CUDA_FLAGS=-Xptxas=-v"]
+    log = ""
+    for command in (configure, ["cmake", "--build", folder, "--parallel", "2"]):
+        completed = subprocess.run(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        log += completed.stdout
+        assert completed.returncode == 0, completed.stdout[-4000:]
+    return Build(folder, log)
+
+
+@pytest.fixture(scope="session")
+def trt(host_library: Callable[..., Path]) -> ModuleType:
+    """The Python module of TensorRT-RTX.
+
+    Its libraries may come from the wheel of ONNX Runtime's provider. The parser opens `libtensorrt_rtx.so` by that
+    name, which the wheel does not have: an empty library of that name, linked to the real one, stands in.
+    """
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        return importlib.import_module("tensorrt_rtx")
+    bindings = importlib.util.find_spec("tensorrt_rtx_bindings")
+    provider = importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx")
+    if bindings is None or provider is None or not provider.submodule_search_locations:
+        pytest.skip("TensorRT-RTX is not installed (tensorrt_rtx_cu13_bindings, onnxruntime-ep-nv-tensorrt-rtx-cu13)")
+    folder = Path(provider.submodule_search_locations[0])
+    (core,) = folder.glob("libtensorrt_rtx.so.*")
+    (parser,) = folder.glob("libtensorrt_onnxparser_rtx.so.*")
+    alias = ["-x", "c++", "/dev/null", "-x", "none", "-Wl,-soname,libtensorrt_rtx.so", "-Wl,--no-as-needed", core]
+    for library in (core, host_library("tensorrt_rtx_alias", *alias), parser):
+        ctypes.CDLL(str(library))
+    return importlib.import_module("tensorrt_rtx_bindings")

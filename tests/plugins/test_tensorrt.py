@@ -1,0 +1,305 @@
+"""The plugins in TensorRT-RTX's real registry, parser and builder. None of it needs a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from toolchain import Build, cuda_include, tool
+
+onnx = pytest.importorskip("onnx")
+helper, TensorProto = onnx.helper, onnx.TensorProto
+
+KNN = {"k": 5, "window": 30, "scale": 2}
+GATHER = {"scale": 2, "eps": 1e-5}
+
+
+def graph_model(
+    element: int = TensorProto.FLOAT,
+    *,
+    knn: dict[str, Any] | None = None,
+    gather: dict[str, Any] | None = None,
+    shapes: dict[str, list[int | str]] | None = None,
+    elements: dict[str, int] | None = None,
+) -> bytes:
+    """Both operators in a row, each with a function of its name, as the exporter writes them.
+
+    The functions only stand in: a model that TensorRT inlines instead of taking the plugin has no PLUGIN_V3 layer.
+    """
+    plugin = {"plugin_namespace": "ignn", "plugin_version": "1"}
+    inputs: dict[str, list[int | str]] = {
+        "query": ["N", 64, "H", "W"],
+        "key": ["N", 64, "h", "w"],
+        "features": ["N", 32, "H", "W"],
+    } | (shapes or {})
+    nodes = [
+        helper.make_node(
+            "WindowedKnn", ["query", "key"], ["index", "edge"], "knn", domain="ignn", **(knn or KNN), **plugin
+        ),
+        helper.make_node("Gather", ["index", "zero"], ["first"], axis=3),
+        helper.make_node(
+            "AdaPNGather", ["features", "first"], ["folded"], "gather", domain="ignn", **(gather or GATHER), **plugin
+        ),
+    ]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ignn", 1)]
+    functions = [
+        helper.make_function(
+            "ignn",
+            "WindowedKnn",
+            ["knn_query", "knn_key"],
+            ["knn_index", "knn_edge"],
+            [
+                helper.make_node("Identity", ["knn_query"], ["knn_edge"]),
+                helper.make_node("Shape", ["knn_key"], ["knn_index"]),
+            ],
+            opsets[:1],
+            ["k", "window", "scale"],
+        ),
+        helper.make_function(
+            "ignn",
+            "AdaPNGather",
+            ["gather_features", "gather_index"],
+            ["gather_folded"],
+            [helper.make_node("Identity", ["gather_features"], ["gather_folded"])],
+            opsets[:1],
+            ["scale", "eps"],
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(n, (elements or {}).get(n, element), s) for n, s in inputs.items()],
+        [
+            helper.make_tensor_value_info("folded", element, ["N", 32, "H2", "W2"]),
+            helper.make_tensor_value_info("edge", element, ["N", 5, 64, "m1", "m2"]),
+        ],
+        [helper.make_tensor("zero", TensorProto.INT64, [], [0])],
+    )
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+    return model.SerializeToString()
+
+
+class TensorRt:
+    """A builder with the plugins loaded, and all that TensorRT logged."""
+
+    def __init__(self, trt: ModuleType, library: Path) -> None:
+        self.trt = trt
+        self.library = library
+        self.messages: list[str] = []
+        messages = self.messages
+
+        class Logger(trt.ILogger):
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: object, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    messages.append(message)
+
+        self.logger = Logger()
+        self.builder = trt.Builder(self.logger)
+        self.registry = trt.get_plugin_registry()
+        self.handle = self.registry.load_library(str(library))
+
+    def parse(self, model: bytes) -> tuple[Any, bool]:
+        self.messages.clear()
+        network = self.builder.create_network(0)
+        self.parser = self.trt.OnnxParser(network, self.logger)  # which must outlive its network
+        return network, self.parser.parse(model)
+
+    def build(
+        self,
+        network: Any,
+        *,
+        serialize_plugin: bool = False,
+        smallest: int = 16,
+        inputs: tuple[tuple[str, int, int], ...] = (("query", 64, 1), ("key", 64, 2), ("features", 32, 1)),
+    ) -> bytes | None:
+        """Return the engine for compute capability 8.6; inputs are name, channels, and what divides their size."""
+        config = self.builder.create_builder_config()
+        profile = self.builder.create_optimization_profile()
+        for name, channels, scale in inputs:
+            sizes = [(1, smallest, smallest), (1, 65, 80), (2, 300, 200)]
+            profile.set_shape(name, *[(n, channels, h // scale, w // scale) for n, h, w in sizes])
+        config.add_optimization_profile(profile)
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(self.trt.ComputeCapability.SM86, 0)
+        if serialize_plugin:
+            config.plugins_to_serialize = [str(self.library)]
+        engine = self.builder.build_serialized_network(network, config)
+        return None if engine is None else bytes(engine)
+
+
+@pytest.fixture(scope="module")
+def tensorrt(trt: ModuleType, build: Build) -> Iterator[TensorRt]:
+    loaded = TensorRt(trt, build.library("ignn_plugin"))
+    yield loaded
+    loaded.registry.deregister_library(loaded.handle)
+
+
+def plugin_layers(tensorrt: TensorRt, network: Any) -> list[str]:
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    return [layer.name for layer in layers if layer.type == tensorrt.trt.LayerType.PLUGIN_V3]
+
+
+def test_creators_and_their_fields(tensorrt: TensorRt) -> None:
+    creators = {c.name: c for c in tensorrt.registry.all_creators if getattr(c, "plugin_namespace", "") == "ignn"}
+    types = tensorrt.trt.PluginFieldType
+    assert {name: [(f.name, f.type) for f in c.field_names] for name, c in creators.items()} == {
+        "WindowedKnn": [("k", types.INT32), ("window", types.INT32), ("scale", types.INT32)],
+        "AdaPNGather": [("scale", types.INT32), ("eps", types.FLOAT32)],
+    }
+    assert {c.plugin_version for c in creators.values()} == {"1"}
+
+
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+def test_a_model_is_parsed_into_plugins_and_built(tensorrt: TensorRt, element: int, static: bool) -> None:
+    shapes: dict[str, list[int | str]] = {}
+    if static:
+        shapes = {"query": [1, 64, 65, 80], "key": [1, 64, 32, 40], "features": [1, 32, 65, 80]}
+    network, parsed = tensorrt.parse(graph_model(element, shapes=shapes))
+    assert parsed, tensorrt.messages
+    assert plugin_layers(tensorrt, network) == ["knn", "gather"]
+    half = element == TensorProto.FLOAT16
+    expected = tensorrt.trt.DataType.HALF if half else tensorrt.trt.DataType.FLOAT
+    outputs = {network.get_output(i).name: network.get_output(i) for i in range(network.num_outputs)}
+    assert {o.dtype for o in outputs.values()} == {expected}
+    if static:
+        assert tuple(outputs["folded"].shape) == (1, 32, 130, 160)
+        assert tuple(outputs["edge"].shape) == (1, 5, 64, 32, 40)
+    if not static:
+        engine = tensorrt.build(network)
+        assert engine is not None, tensorrt.messages
+        assert b"WindowedKnn" in engine
+        assert b"AdaPNGather" in engine
+
+
+def test_the_engine_holds_the_library_when_asked(tensorrt: TensorRt) -> None:
+    library = tensorrt.library.read_bytes()
+    for asked in (False, True):
+        network, _ = tensorrt.parse(graph_model())
+        engine = tensorrt.build(network, serialize_plugin=asked)
+        assert engine is not None, tensorrt.messages
+        assert (library in engine) == asked
+
+
+def test_a_profile_that_begins_too_small_is_not_built(tensorrt: TensorRt) -> None:
+    network, _ = tensorrt.parse(graph_model())
+    assert tensorrt.build(network, smallest=8) is None
+    message = "ignn::WindowedKnn: k must not exceed the key patches in the window (query 1 x 64 x 8 x 8, k 5"
+    assert any(line.startswith(message) for line in tensorrt.messages), tensorrt.messages
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_exported_network_is_built(tensorrt: TensorRt, scale: int) -> None:
+    """With a profile from one pixel on: the network pads small images before the plugins see them."""
+    from export.to_onnx import to_onnx
+    from train import IGNN, IGNNConfig
+
+    model = to_onnx(IGNN(IGNNConfig(scale=scale, channels=8, blocks=2, graph_after=1)))
+    network, parsed = tensorrt.parse(model.SerializeToString())
+    assert parsed, tensorrt.messages
+    calls = [node.op_type for node in model.graph.node if node.domain == "ignn"]
+    assert sorted(calls) == ["AdaPNGather"] * 5 + ["WindowedKnn"]
+    assert len(plugin_layers(tensorrt, network)) == len(calls)
+    engine = tensorrt.build(network, smallest=1, inputs=(("lr", 3, 1),))
+    assert engine is not None, tensorrt.messages
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"knn": KNN | {"k": 50}}, "ignn::WindowedKnn: attribute 'k' is 50; it must be 1 to 16"),
+        ({"knn": KNN | {"window": 0}}, "ignn::WindowedKnn: attribute 'window' is 0; it must be at least 1"),
+        ({"knn": KNN | {"scale": 4}}, "ignn::WindowedKnn: attribute 'scale' is 4; it must be 2 or 3"),
+        ({"knn": KNN | {"scale": 2.0}}, "ignn::WindowedKnn: attribute 'scale' must be an integer"),
+        ({"knn": {"k": 5, "scale": 2}}, "ignn::WindowedKnn: attribute 'window' is missing"),
+        ({"gather": GATHER | {"scale": 1}}, "ignn::AdaPNGather: attribute 'scale' is 1; it must be 2 or 3"),
+        ({"gather": GATHER | {"eps": -1.0}}, "ignn::AdaPNGather: attribute 'eps' is -1; it must be positive"),
+        ({"gather": GATHER | {"eps": 1}}, "ignn::AdaPNGather: attribute 'eps' must be a float32"),
+        ({"gather": {"scale": 2}}, "ignn::AdaPNGather: attribute 'eps' is missing"),
+        (
+            {"elements": {"key": TensorProto.FLOAT16}},
+            "ignn::WindowedKnn: input 'key' is float16; it must be float32 as 'query' is",
+        ),
+        (
+            {"elements": {"query": TensorProto.INT32, "key": TensorProto.INT32}},
+            "ignn::WindowedKnn: input 'query' is int32; it must be float32 or float16",
+        ),
+        (
+            {"elements": {"features": TensorProto.BFLOAT16}},
+            "ignn::AdaPNGather: input 'features' is bfloat16; it must be float32 or float16",
+        ),
+        ({"shapes": {"query": [64, "H", "W"]}}, "ignn::WindowedKnn: input 'query' has 3 dimensions; it must have 4"),
+        (
+            {"shapes": {"features": [1, 32, "H", "W", 1]}},
+            "ignn::AdaPNGather: input 'features' has 5 dimensions; it must have 4",
+        ),
+        (
+            {"shapes": {"query": ["N", 60, "H", "W"], "key": ["N", 60, "h", "w"]}},
+            "ignn::WindowedKnn: input 'query' has 60 channels; it must have a multiple of 8",
+        ),
+        (
+            {"shapes": {"key": ["N", 72, "h", "w"]}},
+            "ignn::WindowedKnn: the channel count of 'key' is 72; it must be 64",
+        ),
+        (
+            {"shapes": {"query": [1, 64, 41, 40], "key": [1, 64, 21, 20]}},
+            "ignn::WindowedKnn: the height of 'key' is 21; it must be 20",
+        ),
+        (
+            {"shapes": {"query": [1, 64, 40, 40], "features": [1, 32, 44, 40]}},
+            "ignn::AdaPNGather: the height of 'index' is 20; it must be 22",
+        ),
+    ],
+)
+def test_the_parser_refuses(tensorrt: TensorRt, change: dict[str, Any], message: str) -> None:
+    _, parsed = tensorrt.parse(graph_model(**change))
+    assert not parsed
+    assert any(line.startswith(message) for line in tensorrt.messages), tensorrt.messages
+
+
+def test_clones_and_serialised_plugins_keep_their_attributes(build: Build, tmp_path: Path) -> None:
+    library = build.library("ignn_plugin")
+    cache = (build.folder / "CMakeCache.txt").read_text()
+    headers = next(line.split("=", 1)[1] for line in cache.splitlines() if line.startswith("tensorrt_headers:"))
+    program = tmp_path / "round_trip"
+    include = ["-isystem", headers, "-isystem", cuda_include()]
+    source = Path(__file__).parent / "round_trip.cpp"
+    subprocess.run([tool("g++"), "-std=c++17", *include, source, "-ldl", "-o", program], check=True)
+    output = subprocess.run([program, library], capture_output=True, text=True, check=True).stdout
+    lines = [line for line in output.splitlines() if not line.startswith("log ")]
+    assert lines == [
+        "ignn WindowedKnn 1 k=7 window=21 scale=3 own=1 same=1",
+        "attached k=7 window=21 scale=3",
+        "ignn AdaPNGather 1 scale=3 eps=0.25 own=1 same=1",
+        "attached scale=3 eps=0.25",
+    ]
+    logged = [line for line in output.splitlines() if line.startswith("log ")]
+    assert len(logged) == 2  # of the attributes that were left out
+    assert all("is missing" in line for line in logged)
+
+
+def test_the_self_registering_library(trt: ModuleType, build: Build) -> None:
+    """In a process of its own: a registry keeps creators."""
+    library = build.library("ignn_plugin_static_init")
+    maps = Path("/proc/self/maps").read_text().split()
+    loaded = sorted({entry for entry in maps if "/libtensorrt_" in entry and ".so." in entry}, reverse=True)
+    script = f"""
+import ctypes, tensorrt_rtx_bindings as trt
+ctypes.CDLL({str(library)!r})
+print(sorted(c.name for c in trt.get_plugin_registry().all_creators if getattr(c, "plugin_namespace", "") == "ignn"))
+"""
+    with_tensorrt = [sys.executable, "-c", f"import ctypes; [ctypes.CDLL(path) for path in {loaded}]; {script}"]
+    completed = subprocess.run(with_tensorrt, capture_output=True, text=True, check=False)
+    assert "['AdaPNGather', 'WindowedKnn']" in completed.stdout, completed.stderr
+
+    alone = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r})"]
+    completed = subprocess.run(alone, capture_output=True, text=True, check=True)
+    assert "load TensorRT before this library" in completed.stderr

@@ -1,0 +1,167 @@
+"""pycuda and TensorRT at their edge: modules that keep tensors in host memory and fail on demand.
+
+The "engine" is a text: `network SCALE GPU` and its profile; the network repeats each pixel.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+
+class Machine:
+    """What is there, and what happened."""
+
+    def __init__(self) -> None:
+        self.gpu, self.count, self.memory = "Fake 3000", 1, 1 << 30
+        self.used = 0
+        self.buffers: dict[int, np.ndarray] = {}
+        self.contexts = 0
+        self.events: list[str] = []
+        self.log = None
+
+    def pycuda(self) -> ModuleType:
+        machine = self
+        cuda = ModuleType("pycuda.driver")
+
+        class Error(Exception): ...
+
+        class OutOfMemoryError(Error): ...
+
+        class Context:
+            def push(self) -> None:
+                machine.contexts += 1
+
+            def pop(self) -> None:
+                machine.contexts -= 1
+
+        class Device:
+            def __init__(self, index: int) -> None: ...
+
+            @staticmethod
+            def count() -> int:
+                return machine.count
+
+            def name(self) -> str:
+                return machine.gpu
+
+            def compute_capability(self) -> tuple[int, int]:
+                return 8, 6
+
+            def retain_primary_context(self) -> Context:
+                return Context()
+
+        class Allocation:
+            def __init__(self, size: int) -> None:
+                assert machine.contexts
+                if machine.used + size > machine.memory:
+                    raise OutOfMemoryError("cuMemAlloc failed: out of memory")
+                machine.used += size
+                self.size, self.address = size, 4096 + 512 * len(machine.buffers)
+                machine.buffers[self.address] = np.full(size // 4, np.nan, np.float32)
+
+            def __int__(self) -> int:
+                return self.address
+
+            def free(self) -> None:
+                machine.used -= self.size
+
+        class Stream:
+            handle = 7
+
+            def synchronize(self) -> None:
+                assert machine.contexts
+
+            def wait_for_event(self, event: object) -> None: ...
+
+        def upload(address: int, host: np.ndarray, stream: Stream) -> None:
+            machine.events.append("up")
+            machine.buffers[address][: host.size] = host
+
+        def download(host: np.ndarray, address: int, stream: Stream) -> None:
+            machine.events.append("down")
+            host[:] = machine.buffers[address][: host.size]
+
+        def init() -> None:
+            if machine.count < 0:
+                raise Error("cuInit failed: no CUDA-capable device is detected")
+
+        cuda.__dict__.update(
+            Error=Error, MemoryError=OutOfMemoryError, Device=Device, Stream=Stream, init=init, mem_alloc=Allocation,
+            Event=lambda flags: SimpleNamespace(record=lambda stream: None),
+            event_flags=SimpleNamespace(DISABLE_TIMING=2),
+            pagelocked_empty=np.empty, memcpy_htod_async=upload, memcpy_dtoh_async=download,
+            mem_get_info=lambda: (machine.memory - machine.used, machine.memory),
+        )  # fmt: skip
+        return cuda
+
+    def tensorrt(self) -> ModuleType:
+        machine = self
+        trt = ModuleType("tensorrt")
+
+        class ILogger:
+            ERROR, INTERNAL_ERROR = "error", "internal error"
+
+        class Context:
+            def __init__(self, scale: int) -> None:
+                self.scale, self.addresses = scale, {}
+
+            def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+                self.shape = shape
+                return True
+
+            def set_tensor_address(self, name: str, address: int) -> None:
+                self.addresses[name] = address
+
+            def execute_async_v3(self, stream: int) -> bool:
+                machine.events.append("run")
+                size = int(np.prod(self.shape))
+                lr = machine.buffers[self.addresses["lr"]][:size].reshape(self.shape)
+                sr = lr.repeat(self.scale, 2).repeat(self.scale, 3).ravel()
+                machine.buffers[self.addresses["sr"]][: sr.size] = sr
+                return True
+
+        class Engine:
+            num_io_tensors = 2
+
+            def __init__(self, scale: int, shapes: list) -> None:
+                self.scale, self.shapes = scale, shapes
+
+            def create_execution_context(self) -> Context:
+                return Context(self.scale)
+
+            def get_tensor_name(self, index: int) -> str:
+                return ("lr", "sr")[index]
+
+            def get_tensor_mode(self, name: str) -> str:
+                return {"lr": "in", "sr": "out"}[name]
+
+            def get_tensor_profile_shape(self, name: str, profile: int) -> list:
+                return self.shapes
+
+        class Runtime:
+            def __init__(self, logger: Any) -> None:
+                self.logger = logger
+
+            def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
+                words = content.decode(errors="replace").split("|")
+                if words[0] != "network" or words[2] != machine.gpu:
+                    self.logger.log("error", "The engine plan file is generated on an incompatible device")
+                    return None
+                return Engine(int(words[1]), [(n, 3, h, w) for n, h, w in eval(words[3])])
+
+        class Registry:
+            all_creators: tuple = ()
+
+            def load_library(self, path: str) -> object | None:
+                return path if "good" in path else None
+
+        registry = Registry()
+        trt.__dict__.update(
+            __version__="11.1.0", ILogger=ILogger, Runtime=Runtime, get_plugin_registry=lambda: registry,
+            init_libnvinfer_plugins=lambda logger, namespace: True,
+            TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
+        )  # fmt: skip
+        return trt

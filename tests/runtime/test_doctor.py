@@ -1,0 +1,58 @@
+"""`ignn doctor` says what is there and what to type, whatever is missing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime import doctor
+from runtime.cli import main
+from runtime.errors import ModelChecksumError
+from runtime.gpus import Gpu, list_gpus
+
+
+def test_it_ends_well_and_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    for name in ("GPU", "nvcc", "TensorRT headers", "TensorRT:", "TensorRT-RTX:", "ONNX Runtime", "Plugin", "odel"):
+        assert name in output
+
+
+def test_an_empty_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> object:
+        raise ImportError(f"No module named {name!r}")
+
+    def no_models() -> list:
+        raise ModelChecksumError("Bundled model x is not the published one.")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", absent)
+    monkeypatch.setattr(doctor, "bundled_models", no_models)
+    monkeypatch.setattr(doctor, "_output", lambda *_, **__: None)
+    monkeypatch.setattr(doctor, "_version", lambda _: None)
+    monkeypatch.setattr(doctor, "_headers", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("IGNN_PLUGIN", str(tmp_path / "none.so"))
+    assert doctor.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:2] for line in lines if not line.startswith(" ")].count("ok") == 1  # Python
+    text = "\n".join(lines)
+    for command in (
+        "pip install 'ignn[cpu]'",
+        "pip install 'tensorrt>=10.15,<12'",
+        "tensorrt_rtx_cu13_bindings==",
+        "cmake -S plugins -B build",
+        "pip install polygraphy",
+        f"There is no plugin library {tmp_path / 'none.so'}",
+        "is not the published one",
+    ):
+        assert command in text
+
+
+def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = subprocess.CompletedProcess([], 0, "NVIDIA RTX A6000, 8.6, 570.1\n", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    assert list_gpus() == [Gpu("NVIDIA RTX A6000", "8.6", "570.1")]
+    answer.stdout = "NVIDIA-SMI has failed\n"
+    assert list_gpus() == []

@@ -1,0 +1,142 @@
+"""Streams of images, threads and asyncio on one resolver."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime import SuperResolver, errors
+
+
+def images(photograph: np.ndarray, count: int) -> list[np.ndarray]:
+    """Pictures of two sizes in turn, all different."""
+    return [np.roll(photograph, index, axis=0)[: 40 if index % 3 else 60, :70] for index in range(count)]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("tile", [None, 20])
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_results_are_those_of_single_calls_in_order(x2_model, photograph, batch, tile, self_ensemble):
+    resolver = SuperResolver(x2_model, tile=tile, self_ensemble=self_ensemble)
+    sources = images(photograph, 10)
+    results = list(resolver.map(iter(sources), batch=batch))
+    assert len(results) == 10
+    for source, result in zip(sources, results, strict=True):
+        assert np.abs(resolver(source).astype(int) - result).max() <= 1
+
+
+def test_tiles_of_equal_size_share_a_batch_across_images(x2_model, photograph):
+    resolver = SuperResolver(x2_model)
+    sizes = []
+    run = resolver._backend.run
+    resolver._backend.run = lambda lr: (sizes.append(len(lr)), run(lr))[1]
+    list(resolver.map([photograph[:40, :40]] * 8, batch=4))
+    assert sizes == [4, 4]
+
+
+def test_kinds_are_kept(resolver, sample, photograph):
+    array, image, path = resolver.map([photograph, Image.open(sample), sample])
+    assert isinstance(array, np.ndarray)
+    assert isinstance(image, Image.Image)
+    assert isinstance(path, Image.Image)
+
+
+def test_errors_come_at_their_place_and_the_rest_goes_on(resolver, photograph, tmp_path):
+    stream = [photograph, np.zeros((2, 2), np.int64), tmp_path / "absent.png", photograph]
+    results = resolver.map(stream, batch=2)
+    assert next(results).shape == (300, 450, 3)
+    with pytest.raises(errors.InvalidImageError):
+        next(results)
+    with pytest.raises(errors.ImageReadError):
+        next(results)
+    assert next(results).shape == (300, 450, 3)
+    with pytest.raises(StopIteration):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_an_iterator_that_fails(resolver, photograph):
+    def camera():
+        yield photograph[:20, :20]
+        raise OSError("unplugged")
+
+    results = resolver.map(camera())
+    assert next(results).shape == (40, 40, 3)
+    with pytest.raises(OSError, match="unplugged"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_back_pressure_on_an_endless_stream(resolver, photograph, ahead):
+    taken = []
+
+    def endless():
+        for index in itertools.count():
+            taken.append(index)
+            yield photograph[:20, :20]
+
+    with resolver.map(endless(), ahead=ahead) as results:
+        next(results)
+        time.sleep(0.3)  # the thread would run away here
+        assert len(taken) <= ahead + 3
+        before = threading.active_count()
+    assert threading.active_count() < before
+    assert list(results) == []
+
+
+def test_a_dropped_iterator_ends_its_thread(resolver, photograph):
+    before = threading.active_count()
+    results = resolver.map(itertools.repeat(photograph[:20, :20]))
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("arguments", [{"batch": 0}, {"ahead": 0}, {"batch": 1.5}])
+def test_wrong_arguments(resolver, arguments):
+    with pytest.raises(errors.UsageError, match="Invalid"):
+        resolver.map([], **arguments)
+
+
+def test_32_threads_on_one_resolver(x2_model, photograph):
+    resolver = SuperResolver(x2_model, tile=32)
+    sources = images(photograph, 64)
+    expected = [resolver(source) for source in sources]
+    with ThreadPoolExecutor(32) as threads:
+        results = list(threads.map(resolver, sources))
+    for result, wanted in zip(results, expected, strict=True):
+        assert np.array_equal(result, wanted)
+
+
+def test_async_use(resolver, photograph):
+    """The event loop stays free while the network runs in a thread."""
+    sources = images(photograph, 8)
+
+    async def main() -> tuple[list[np.ndarray], int]:
+        ticks = 0
+
+        async def clock() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.001)
+                ticks += 1
+
+        watch = asyncio.create_task(clock())
+        results = await asyncio.gather(*(asyncio.to_thread(resolver, source) for source in sources))
+        watch.cancel()
+        return results, ticks
+
+    results, ticks = asyncio.run(main())
+    assert ticks > 0
+    for source, result in zip(sources, results, strict=True):
+        assert np.array_equal(result, resolver(source))

@@ -1,0 +1,109 @@
+"""Pictures that stream from and to disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime import SuperResolver, cli, errors
+from runtime.image_io import read_still
+from runtime.stream import upscale_stream
+
+tifffile = pytest.importorskip("tifffile")
+pytest.importorskip("pyvips", reason="needs the extra: pip install ignn[stream]")
+
+
+@pytest.mark.parametrize("target", ["out.png", "out.tif"])
+@pytest.mark.parametrize("source", ["in.jpg", "in.png", "grey.png", "deep.tif", "deep_grey.png", "turned.jpg"])
+def test_a_stream_is_what_memory_gives(x2_model, photograph, tmp_path, source, target):
+    resolver = SuperResolver(x2_model, tile=32)
+    path = tmp_path / source
+    image = Image.fromarray(photograph)
+    if source == "deep.tif":
+        tifffile.imwrite(path, photograph.astype(np.uint16) * 251, photometric="rgb", compression="zlib")
+    elif source == "deep_grey.png":
+        Image.fromarray(photograph[..., 0].astype(np.uint16) * 251).save(path)
+    elif source == "turned.jpg":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(path, exif=exif, quality=100, subsampling=0)
+    else:
+        (image.convert("L") if source == "grey.png" else image).save(path)
+    calls = []
+    upscale_stream(resolver, path, tmp_path / target, progress=lambda *done: calls.append(done))
+    expected = resolver.upscale(read_still(path)).color
+    result = read_still(tmp_path / target).color
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    # libvips and Pillow may round differently in decoding JPEG.
+    assert np.abs(result.astype(int) - expected).max() <= (6 if path.suffix == ".jpg" else 0)
+    assert calls[-1][0] == calls[-1][1] > 1
+
+
+def test_blended_tiles_stream_as_well(x2_model, photograph, tmp_path):
+    Image.fromarray(photograph).save(tmp_path / "in.png")
+    resolver = SuperResolver(x2_model, tile=32, halo=4)
+    upscale_stream(resolver, tmp_path / "in.png", tmp_path / "out.png")
+    assert np.array_equal(read_still(tmp_path / "out.png").color, resolver(photograph))
+
+
+def test_what_cannot_be_streamed(x2_model, sample, tmp_path, capsys):
+    Image.open(sample).convert("RGBA").save(tmp_path / "alpha.png")
+    (tmp_path / "cut.png").write_bytes(sample.read_bytes()[:20000])
+    (tmp_path / "text.png").write_text("hello")
+    for name, target, message in [
+        ("alpha.png", "o.png", "--background"),
+        ("cut.png", "o.png", "damaged or truncated"),
+        ("text.png", "o.png", "not an image"),
+        ("absent.png", "o.png", "There is no file"),
+        ("alpha.png", "o.jpg", "Use .png or .tif"),
+    ]:
+        arguments = [
+            "upscale",
+            str(tmp_path / name),
+            "-o",
+            str(tmp_path / target),
+            "--stream",
+            "--model",
+            str(x2_model),
+        ]
+        assert cli.main(arguments) == 1
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.glob("*o.*"))
+    assert cli.main([*arguments[:3], str(tmp_path / "o.png"), *arguments[4:], "--background", "#fff"]) == 0
+
+
+def test_streaming_and_turning_exclude_each_other(x2_model, sample, tmp_path):
+    with pytest.raises(errors.IgnnError, match="self-ensemble"):
+        upscale_stream(SuperResolver(x2_model, self_ensemble=True), sample, tmp_path / "o.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory of a process as Linux counts it")
+def test_memory_does_not_grow_with_the_picture(x2_model, tmp_path):
+    """The peak of a picture of 4 times the height is that of the smaller one, but for a little."""
+    program = (
+        "import sys, resource; from pathlib import Path; from runtime import SuperResolver;"
+        "from runtime.stream import upscale_stream;"
+        "upscale_stream(SuperResolver(sys.argv[1], tile=256, threads=1), Path(sys.argv[2]), Path(sys.argv[3]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for rows in (1500, 6000):
+        source = tmp_path / f"{rows}.tif"
+        strip = np.random.default_rng(0).integers(0, 256, (500, 1500, 3), dtype=np.uint8)
+        tifffile.imwrite(source, np.tile(strip, (rows // 500, 1, 1)), photometric="rgb", rowsperstrip=64)
+        arguments = [sys.executable, "-c", program, str(x2_model), str(source), str(tmp_path / "out.tif")]
+        result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout))
+        page = tifffile.TiffFile(tmp_path / "out.tif").pages[0]
+        assert page.shape == (2 * rows, 3000, 3)
+    assert peaks[1] - peaks[0] < 40_000  # kB; the larger result alone has 108 MB
+
+
+def test_limit_of_pixels(x2_model, sample, tmp_path):
+    with pytest.raises(errors.ImageTooLargeError, match="max-pixels"):
+        upscale_stream(SuperResolver(x2_model), sample, tmp_path / "o.png", max_pixels=1000)

@@ -1,0 +1,195 @@
+"""Exact tiles: the tiled result is the whole image's."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime import SuperResolver, errors
+from runtime.backends import BackendMemoryError
+from runtime.metadata import ModelMetadata
+from runtime.super_resolver import MINIMUM_TILE
+from runtime.tiling import Composer, largest_tile, plan_tiles
+
+
+def facts(graph_scale: int = 2, halo: int = 8, window: int = 3, *, exact: bool = True) -> ModelMetadata:
+    return ModelMetadata("test", graph_scale, "0..255", halo, 2 * graph_scale, window, exact, "fp32", 1000)
+
+
+sizes = st.integers(1, 400)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=sizes,
+    width=sizes,
+    tile=st.integers(1, 300),
+    graph_scale=st.sampled_from([2, 3]),
+    halo=st.integers(0, 100),
+    window=st.integers(1, 30),
+)
+def test_what_makes_tiles_exact(height, width, tile, graph_scale, halo, window):
+    metadata = facts(graph_scale, halo, window)
+    multiple = metadata.tile_multiple
+    plan = plan_tiles(height, width, metadata, tile=tile)
+    for length, segments in ((height, plan.rows), (width, plan.columns)):
+        assert [s.start for s in segments[1:]] == [s.stop for s in segments[:-1]]
+        assert (segments[0].start, segments[-1].stop) == (0, length)
+        for segment in segments:
+            assert segment.start < segment.stop
+            assert segment.crop_start % multiple == 0
+            assert segment.crop_start == 0 or segment.crop_start <= segment.start - halo
+            assert segment.crop_stop == length or segment.crop_stop >= segment.stop + halo
+            assert 0 <= segment.crop_start < segment.crop_stop <= length
+            if len(segments) > 1:  # the window's side stays that of the whole image
+                assert segment.stop - segment.start <= max(tile, multiple)
+                assert length // multiple > window
+                assert segment.crop_length // multiple > window
+    if len(plan) > 1:
+        whole = min(window, height // multiple, width // multiple)
+        for t in plan:
+            assert whole == min(window, t.row.crop_length // multiple, t.column.crop_length // multiple)
+            assert max(t.row.crop_length // multiple, t.column.crop_length // multiple) > window
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), tile=st.integers(1, 64), seed=st.integers(0, 9))
+def test_tiled_result_is_the_whole_one(model_file, scale, height, width, tile, seed):
+    path = _models.setdefault(scale, model_file(scale))
+    lr = np.random.default_rng(seed).uniform(0, 255, (height, width, 3)).astype(np.float32)
+    whole = SuperResolver(path).super_resolve(lr)
+    tiled = SuperResolver(path, tile=tile).super_resolve(lr)
+    assert whole.shape == (scale * height, scale * width, 3)
+    assert np.abs(whole - tiled).max() < 1e-3
+
+
+_models: dict[int, object] = {}
+
+
+def test_tiles_without_context_are_not_exact(x2_model, photograph):
+    """The test above can fail: without its halo the same network shows seams, or blends, and says so."""
+    whole = SuperResolver(x2_model)(photograph).astype(int)
+    rough = SuperResolver(x2_model, tile=16, halo=0)(photograph).astype(int)
+    assert np.abs(whole - rough).max() > 2
+
+
+def test_blended_tiles_are_close_and_say_so(x2_model, photograph, caplog):
+    whole = SuperResolver(x2_model)(photograph).astype(int)
+    resolver = SuperResolver(x2_model, tile=40, halo=4)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        blended = resolver(photograph).astype(int)
+        resolver(photograph)
+    assert [record.getMessage() for record in caplog.records] == ["tiles are approximate: halo 4, exact from 8 on"]
+    assert np.abs(whole - blended).mean() < 0.2
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    height=st.integers(1, 80),
+    width=st.integers(1, 80),
+    tile=st.integers(1, 40),
+    halo=st.integers(0, 30),
+    scale=st.sampled_from([1, 2, 3]),
+)
+def test_blending_weights_sum_to_one(height, width, tile, halo, scale):
+    metadata = facts(halo=0, window=0, exact=False)
+    plan = plan_tiles(height, width, metadata, tile=tile, halo=halo)
+    composer = Composer(plan, scale, lambda values: values)
+    next_row = 0
+    for t in plan:
+        ones = np.ones((t.row.crop_length * scale, t.column.crop_length * scale, 3), np.float32)
+        for first, band in composer.add(t, ones):
+            assert first == next_row
+            next_row += len(band)
+            assert np.abs(band - 1).max() < 1e-5
+    assert next_row == height * scale
+
+
+@settings(max_examples=200, deadline=None)
+@given(height=sizes, width=sizes, pixels=st.integers(1, 200_000))
+def test_largest_tile_fits(height, width, pixels):
+    metadata = facts()
+    tile = largest_tile(height, width, metadata, crop_pixels=pixels)
+    if tile is None:
+        assert height * width <= pixels
+        return
+    smallest = plan_tiles(height, width, metadata, tile=metadata.tile_multiple).crop_pixels
+    assert plan_tiles(height, width, metadata, tile=tile).crop_pixels <= max(pixels, smallest)
+
+
+def test_auto_takes_tiles_that_fit_the_free_memory(x2_model, photograph, monkeypatch):
+    resolver = SuperResolver(x2_model, tile="auto")
+    assert len(resolver.plan(150, 225)) == 1  # 2000 bytes a pixel by the metadata: 65 MB
+    monkeypatch.setattr(type(resolver._backend), "free_memory", lambda self: 20_000_000)
+    plan = resolver.plan(150, 225)
+    assert len(plan) > 1
+    assert plan.crop_pixels * 2000 <= 20_000_000
+    assert np.array_equal(resolver(photograph), SuperResolver(x2_model)(photograph))
+
+
+class Scarce:
+    """A device with room for so many pixels, around a true backend: the edge where memory runs out."""
+
+    def __init__(self, backend, most_pixels):
+        self.backend, self.most_pixels, self.refused = backend, most_pixels, 0
+        self.metadata, self.description = backend.metadata, backend.description
+
+    def run(self, lr):
+        if lr.shape[2] * lr.shape[3] > self.most_pixels:
+            self.refused += 1
+            raise BackendMemoryError("Failed to allocate memory for requested buffer")
+        return self.backend.run(lr)
+
+    def run_all(self, inputs):
+        return map(self.run, inputs)
+
+    def free_memory(self):
+        return 1 << 40
+
+
+@pytest.mark.parametrize("tile", [None, "auto", 128])
+def test_out_of_memory_halves_the_tile_and_goes_on(x2_model, photograph, caplog, tile):
+    whole = SuperResolver(x2_model)(photograph)
+    resolver = SuperResolver(x2_model, tile=tile)
+    resolver._backend = scarce = Scarce(resolver._backend, 6000)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        assert np.array_equal(resolver(photograph), whole)
+    assert scarce.refused > 0
+    assert "out of memory" in caplog.text
+    scarce.refused = 0
+    assert np.array_equal(resolver(photograph), whole)
+    assert scarce.refused == 0  # it has learned
+
+
+def test_out_of_memory_with_the_smallest_tile_is_an_error(x2_model, photograph):
+    resolver = SuperResolver(x2_model)
+    resolver._backend = Scarce(resolver._backend, 100)
+    with pytest.raises(errors.DeviceMemoryError, match=rf"down to {MINIMUM_TILE}\) needs less"):
+        resolver(photograph)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by the resource module")
+def test_true_memory_exhaustion(model_file):
+    """A process whose address space is too small for the whole picture: it halves the tile by itself."""
+    program = f"""
+import resource, sys, logging
+logging.basicConfig()
+import numpy as np
+from runtime import SuperResolver
+resolver = SuperResolver({str(model_file(2, {"width": 64}))!r}, threads=1)
+image = np.random.default_rng(0).integers(0, 256, (500, 600, 3), dtype=np.uint8)
+whole = resolver(image)
+used = int(open('/proc/self/statm').read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (120 << 20),) * 2)
+assert np.array_equal(resolver(image), whole)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "out of memory" in result.stderr

@@ -1,0 +1,232 @@
+"""The native backend with TensorRT and CUDA faked at the library's edge: what it does with what they answer."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ModelFactory
+from fake_cuda import Machine
+
+from runtime import SuperResolver
+from runtime.backends import trt
+from runtime.backends.engine_build import BuildRequest, Profile
+from runtime.backends.trt import TrtBackend
+from runtime.engine_cache import EngineCache, EngineKey
+from runtime.errors import BackendUnavailableError, DeviceMemoryError, EngineError, UsageError
+
+ADVICE = "cmake -S plugins -B build && cmake --build build --parallel"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    fake = Machine()
+    monkeypatch.setitem(sys.modules, "pycuda", type(sys)("pycuda"))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake.pycuda())
+    monkeypatch.setitem(sys.modules, "tensorrt", fake.tensorrt())
+    monkeypatch.setenv("IGNN_CACHE", str(tmp_path / "cache"))
+    return fake
+
+
+@pytest.fixture
+def built(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
+    """Builds are recorded, and write the fake's engine."""
+    requests: list[BuildRequest] = []
+
+    def build(model: bytes, request: BuildRequest, output: Path, *, source: str) -> None:
+        requests.append(request)
+        output.write_bytes(engine(machine.gpu, request.profile))
+
+    monkeypatch.setattr(trt, "build_engine", build)
+    return requests
+
+
+def engine(gpu: str, profile: Profile) -> bytes:
+    return f"network|2|{gpu}|{(profile.minimum, profile.optimum, profile.maximum)}".encode()
+
+
+def repeated(lr: np.ndarray) -> np.ndarray:
+    return lr.repeat(2, 0).repeat(2, 1)
+
+
+def test_tiles_through_an_engine_of_the_cache(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)
+    resolver = SuperResolver(x2_model, backend="tensorrt", tile=48)
+    assert resolver.description == "TensorRT 11.1.0 (Fake 3000)"
+    with caplog.at_level(logging.WARNING, "ignn"):
+        np.testing.assert_array_equal(resolver(image), repeated(image))
+    assert "building an engine of" in caplog.text
+    assert [request.profile.maximum for request in built] == [(1, 256, 256)]
+    assert machine.contexts == 0
+    # Three tiles are begun before the first is taken back.
+    assert machine.events[:9] == ["up", "run", "down"] * 3
+
+    SuperResolver(x2_model, backend="tensorrt")(image)
+    assert len(built) == 1  # from the cache
+
+
+def test_a_larger_input_has_a_larger_engine(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
+    resolver = SuperResolver(x2_model, backend="tensorrt")
+    for side in (20, 256, 257, 100):
+        image = np.zeros((side, 40, 3), np.uint8)
+        assert resolver(image).shape == (2 * side, 80, 3)
+    assert [request.profile.maximum for request in built] == [(1, 256, 256), (1, 512, 256)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-3], "damaged"),
+        (lambda content: content.replace(b'"gpu": "Fake 3000"', b'"gpu": "Fake 2000"'), "built for something else"),
+        (lambda content: b"nonsense", "not an engine of this cache"),
+        (lambda content: b"", "not an engine of this cache"),
+    ],
+)
+def test_an_engine_that_is_not_usable_is_built_again(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    damage, message: str,
+) -> None:  # fmt: skip
+    image = np.full((20, 20, 3), 9, np.uint8)
+    SuperResolver(x2_model, backend="tensorrt")(image)
+    (file,) = (tmp_path / "cache").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    with caplog.at_level(logging.WARNING, "ignn"):
+        np.testing.assert_array_equal(SuperResolver(x2_model, backend="tensorrt")(image), repeated(image))
+    assert f"is not usable ({message}): building it again" in caplog.text
+    assert len(built) == 2
+    assert file.read_bytes() == whole
+
+
+def test_an_engine_that_tensorrt_refuses_is_built_again(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, caplog: pytest.LogCaptureFixture, monkeypatch
+) -> None:
+    foreign = engine("Fake 2000", Profile((1, 1, 1), (1, 1, 1), (1, 1, 1)))
+    monkeypatch.setattr(EngineCache, "load", lambda self, key: foreign)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        SuperResolver(x2_model, backend="tensorrt")(np.zeros((9, 9, 3), np.uint8))
+    assert "generated on an incompatible device" in caplog.text
+    assert "Building it again." in caplog.text
+    assert len(built) == 1
+
+
+def test_every_part_of_the_key_counts() -> None:
+    key = EngineKey("m" * 64, "p" * 64, "tensorrt 11.1", "GPU", "8.6", "a profile")
+    names = {key.file_name}
+    for field in key.__dataclass_fields__:
+        names.add(EngineKey(**{**key.__dict__, field: "x" * 64}).file_name)
+    assert len(names) == 7
+
+
+def test_a_cache_that_cannot_be_written(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IGNN_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING, "ignn"):
+        SuperResolver(x2_model, backend="tensorrt")(np.zeros((9, 9, 3), np.uint8))
+    assert "the engine cannot be kept" in caplog.text
+
+
+def backend(model: Path, given: bytes) -> TrtBackend:
+    return TrtBackend(model.read_bytes(), source="m.onnx", flavor="tensorrt", engine=given)
+
+
+def test_a_given_engine_of_another_gpu(machine: Machine, x2_model: Path) -> None:
+    given = engine("Fake 2000", Profile((1, 1, 1), (1, 64, 64), (1, 64, 64)))
+    with pytest.raises(EngineError, match=r"of another GPU or version.*incompatible device.*ignn build m.onnx"):
+        backend(x2_model, given)
+    with pytest.raises(EngineError, match="it is damaged, or"):
+        backend(x2_model, b"nonsense")
+
+
+def test_a_given_engine_too_small_for_a_tile(machine: Machine, x2_model: Path) -> None:
+    runner = backend(x2_model, engine(machine.gpu, Profile((1, 8, 8), (1, 64, 64), (1, 64, 64))))
+    lr = np.ones((1, 3, 64, 60), np.float32)
+    assert runner.run(lr).shape == (1, 3, 128, 120)
+    with pytest.raises(EngineError, match=r"maximum 1x64x64; 1x65x60 does not fit.*--tile.*--max 1x65x60"):
+        runner.run(np.ones((1, 3, 65, 60), np.float32))
+    assert machine.contexts == 0
+    assert runner.run(lr).shape == (1, 3, 128, 120)
+
+
+def test_out_of_memory_goes_on_with_smaller_tiles(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
+    machine.memory = 1_000_000  # of an image of 150 x 150: 1.35 MB
+    with caplog.at_level(logging.WARNING, "ignn"):
+        resolver = SuperResolver(x2_model, backend="tensorrt")
+        np.testing.assert_array_equal(resolver(image), repeated(image))
+    assert "out of memory with a tile of 150: going on with 75" in caplog.text
+    assert machine.contexts == 0
+
+
+def test_out_of_memory_with_the_smallest_tile(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
+    machine.memory = 1000
+    with pytest.raises(DeviceMemoryError):
+        SuperResolver(x2_model, backend="tensorrt")(np.zeros((90, 90, 3), np.uint8))
+
+
+def test_no_device(machine: Machine, x2_model: Path) -> None:
+    for count, message in ((0, "There is no CUDA device 0: 0 found"), (-1, "no CUDA-capable device is detected")):
+        machine.count = count
+        with pytest.raises(BackendUnavailableError, match=message):
+            SuperResolver(x2_model, backend="tensorrt")
+
+
+def test_what_is_not_installed(machine: Machine, x2_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(BackendUnavailableError, match="pip install pycuda"):
+        SuperResolver(x2_model, backend="tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendUnavailableError, match="pip install 'tensorrt"):
+        SuperResolver(x2_model, backend="tensorrt")
+
+
+def with_graph(model: bytes) -> bytes:
+    """One more node, of our domain, in a second graph field: protocol buffers merge them."""
+    node = b"\x22\x0bWindowedKnn\x3a\x04ignn"
+    return model + b"\x3a" + bytes([len(node) + 2]) + b"\x0a" + bytes([len(node)]) + node
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        (None, "There is no plugin library"),
+        ("bad.so", "cannot load the plugin library .*bad.so: damaged, or built for another major version"),
+    ],
+)
+def test_the_plugin_library(
+    machine: Machine, built, x2_model: Path, tmp_path: Path, monkeypatch, library: str | None, message: str
+) -> None:
+    model = tmp_path / "graph.onnx"
+    model.write_bytes(with_graph(x2_model.read_bytes()))
+    monkeypatch.setenv("IGNN_PLUGIN", str(tmp_path / (library or "none.so")))
+    if library:
+        (tmp_path / library).write_bytes(b"")
+    with pytest.raises(BackendUnavailableError, match=message) as raised:
+        SuperResolver(model, backend="tensorrt")
+    assert ADVICE in str(raised.value)
+
+
+def test_the_plugin_is_built_in(machine: Machine, built, x2_model: Path, tmp_path: Path, monkeypatch) -> None:
+    model, library = tmp_path / "graph.onnx", tmp_path / "good.so"
+    model.write_bytes(with_graph(x2_model.read_bytes()))
+    library.write_bytes(b"one version")
+    monkeypatch.setenv("IGNN_PLUGIN", str(library))
+    image = np.zeros((20, 20, 3), np.uint8)
+    for content in (b"one version", b"another", b"another"):
+        library.write_bytes(content)
+        SuperResolver(model, backend="tensorrt")(image)
+    assert [request.plugin for request in built] == [library, library]
+
+
+def test_arguments_of_onnx_runtime(machine: Machine, model_file: ModelFactory) -> None:
+    with pytest.raises(UsageError, match="leave them out for backend 'tensorrt'"):
+        SuperResolver(model_file(2), backend="tensorrt", providers=["cpu"])

@@ -1,0 +1,183 @@
+"""Clips: what is enlarged, and what must stay as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import SuperResolver, cli, errors
+from runtime.video import upscale_video
+
+av = pytest.importorskip("av", reason="needs the extra: pip install ignn[video]")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BT709 = 1
+SIZE = (64, 48)
+
+
+def make_clip(
+    path: Path, frames: list[np.ndarray], *, deep: bool = False, sound: bool = True, text: bool = False
+) -> Path:
+    """A clip of variable frame rate in BT.709, with sound, and subtitles if wanted."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.width, stream.height = frames[0].shape[1], frames[0].shape[0]
+        stream.pix_fmt = "yuv420p10le" if deep else "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):
+            setattr(stream.codec_context, tag, BT709)
+        audio = container.add_stream("aac", rate=48000) if sound else None
+        if text:
+            path.with_suffix(".srt").write_text("1\n00:00:00,100 --> 00:00:00,600\nHello\n")
+            written = av.open(str(path.with_suffix(".srt")))
+            subtitles = container.add_stream_from_template(written.streams[0])
+        time_ms = 0
+        for index, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb48le" if deep else "rgb24")
+            frame = frame.reformat(format=stream.pix_fmt, dst_colorspace=BT709, dst_color_range=BT709)
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            time_ms += 75 if index % 3 == 0 else 40
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if audio is not None:
+            for index in range(20):
+                wave = (np.sin(np.arange(1024) * 0.05 + index) * 0.3).astype(np.float32)[None]
+                block = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                block.sample_rate, block.pts, block.time_base = 48000, index * 1024, Fraction(1, 48000)
+                container.mux(audio.encode(block))
+            container.mux(audio.encode(None))
+        if text:
+            for packet in written.demux():
+                if packet.dts is not None:
+                    packet.stream = subtitles
+                    container.mux(packet)
+    return path
+
+
+def read_clip(path: Path) -> tuple[list, dict]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        color = stream.codec_context
+        facts = {tag: getattr(color, tag) for tag in ("colorspace", "color_primaries", "color_trc", "color_range")}
+        facts |= {"size": (stream.width, stream.height), "format": color.pix_fmt}
+        facts["kinds"] = [stream.type for stream in container.streams]
+        return list(container.decode(stream)), facts
+
+
+def packets(path: Path, kind: str) -> list[bytes]:
+    with av.open(str(path)) as container:
+        streams = [stream for stream in container.streams if stream.type == kind]
+        return [bytes(packet) for packet in container.demux(streams) if packet.size]
+
+
+@pytest.fixture
+def frames(photograph):
+    return [np.ascontiguousarray(np.roll(photograph, index, axis=1)[: SIZE[1], : SIZE[0]]) for index in range(60)]
+
+
+@pytest.fixture(scope="module")
+def plain(model_file):
+    """Enlarges flat colors exactly."""
+    return SuperResolver(model_file(2, {"noise": 0.0}))
+
+
+@pytest.mark.parametrize(("source", "target"), [("in.mkv", "out.mkv"), ("in.mp4", "out.mp4"), ("in.mkv", "out.mp4")])
+def test_everything_else_stays(x2_model, frames, tmp_path, source, target):
+    make_clip(tmp_path / source, frames)
+    arguments = ["upscale", str(tmp_path / source), "-o", str(tmp_path / target), "--model", str(x2_model)]
+    assert cli.main(arguments) == 0
+    old, before = read_clip(tmp_path / source)
+    new, after = read_clip(tmp_path / target)
+    assert after.pop("size") == (2 * SIZE[0], 2 * SIZE[1])
+    before.pop("size")
+    assert after == before
+    assert [frame.pts * frame.time_base for frame in new] == [frame.pts * frame.time_base for frame in old]
+    assert len(new) == 60
+    assert packets(tmp_path / target, "audio") == packets(tmp_path / source, "audio")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
+
+
+def test_subtitles_are_copied(plain, frames, tmp_path):
+    make_clip(tmp_path / "in.mkv", frames[:5], text=True)
+    upscale_video(plain, tmp_path / "in.mkv", tmp_path / "out.mkv")
+    assert packets(tmp_path / "out.mkv", "subtitle") == packets(tmp_path / "in.mkv", "subtitle") == [b"Hello"]
+
+
+def test_subtitles_that_the_container_cannot_hold(plain, frames, tmp_path):
+    make_clip(tmp_path / "in.mkv", frames[:5], text=True)
+    with pytest.raises(errors.ImageWriteError, match=r"Use \.mkv"):
+        upscale_video(plain, tmp_path / "in.mkv", tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_colors_stay_in_the_clip_s_own_numbers(plain, tmp_path, deep):
+    """The luma and chroma of a saturated color, as stored, before and after: a wrong matrix would move them by tens."""
+    color = np.array([200, 30, 60]) * (257 if deep else 1)
+    flat = np.full((48, 64, 3), color, np.uint16 if deep else np.uint8)
+    make_clip(tmp_path / "in.mkv", [flat] * 3, deep=deep)
+    upscale_video(plain, tmp_path / "in.mkv", tmp_path / "out.mkv")
+    (old, *_), _ = read_clip(tmp_path / "in.mkv")
+    (new, *_), _ = read_clip(tmp_path / "out.mkv")
+    for plane in range(3):
+        kind = np.uint16 if deep else np.uint8
+        before = np.frombuffer(old.planes[plane], kind)[0]
+        after = np.frombuffer(new.planes[plane], kind)[0]
+        assert abs(int(before) - int(after)) <= (4 if deep else 1)
+
+
+def test_ten_bits_are_kept(plain, tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64, 1).repeat(3, axis=2)
+    make_clip(tmp_path / "in.mkv", [ramp] * 2, deep=True, sound=False)
+    upscale_video(plain, tmp_path / "in.mkv", tmp_path / "out.mkv", quality=4)
+    (frame, *_), facts = read_clip(tmp_path / "out.mkv")
+    assert facts["format"] == "yuv420p10le"
+    assert len(np.unique(frame.to_ndarray(format="gray10le"))) > 256
+
+
+def test_killed_and_resumed(x2_model, frames, tmp_path):
+    make_clip(tmp_path / "in.mkv", frames * 4)
+    upscale_video(SuperResolver(x2_model), tmp_path / "in.mkv", tmp_path / "whole.mkv")
+    arguments = [sys.executable, "-m", "runtime.cli", "upscale", "in.mkv", "-o", "out.mkv", "--model", str(x2_model)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(".out.mkv.*/*.nut"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out.mkv").exists()
+    (folder,) = tmp_path.glob(".out.mkv.*.ignn-groups")
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*")}
+    resumed = subprocess.run([*arguments, "--resume"], cwd=tmp_path, env=environment, check=False)
+    assert resumed.returncode == 0
+    assert len(kept) >= 2
+    assert not folder.exists()
+    assert packets(tmp_path / "out.mkv", "video") == packets(tmp_path / "whole.mkv", "video")
+
+
+def test_what_is_not_a_clip(x2_model, frames, sample, tmp_path, capsys):
+    make_clip(tmp_path / "in.mkv", frames[:3])
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "empty.mp4").touch()
+    for source, target, message in [
+        ("text.mp4", "out.mp4", "text.mp4"),
+        ("empty.mp4", "out.mp4", "is empty"),
+        ("absent.mp4", "out.mp4", "There is no file"),
+        ("in.mkv", "out.avi", "Supported values are .mp4"),
+    ]:
+        arguments = ["upscale", str(tmp_path / source), "-o", str(tmp_path / target), "--model", str(x2_model)]
+        assert cli.main(arguments) == 1
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mp4", "in.mkv", "text.mp4"]
+    several = ["upscale", str(tmp_path / "in.mkv"), str(sample), "-o", str(tmp_path / "out"), *arguments[4:]]
+    assert cli.main(several) == 1
+    assert "alone" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""Training data: decoding, patches, packing."""
+
+from __future__ import annotations
+
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train.data import list_images, main, make_lr, open_patches, read_rgb
+from train.loader import BatchLoader
+
+
+def write_photos(folder, count=4, height=64, width=80):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(folder / f"photo_{number}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos")
+
+
+def test_bad_files_are_listed_and_skipped(photos, tmp_path):
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    (photos / "cut.png").write_bytes((photos / "photo_0.png").read_bytes()[:300])
+    Image.new("RGB", (30, 90)).save(photos / "small.png")
+    Image.new("RGB", (1, 1)).save(photos / "tiny.png")
+    (photos / "notes.txt").write_text("no image")
+    source = open_patches(photos, 2, 16, tmp_path / "cache")
+    assert len(source.entries) == 4
+    assert [line.split(":")[0] for line in source.skipped] == ["broken.png", "cut.png", "small.png", "tiny.png"]
+    assert "30 x 90 pixels" in source.skipped[2]
+
+
+def test_decodes_once(photos, tmp_path):
+    first = open_patches(photos, 2, 16, tmp_path / "cache")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    again = open_patches(photos, 2, 16, tmp_path / "cache")
+    assert again.checksum == first.checksum
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
+    assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_patches_are_aligned_and_depend_on_seed_and_step_alone(photos, tmp_path, scale):
+    source = open_patches(photos, scale, 12, tmp_path / "cache", held_out=1)
+    lr, hr = source.batch(5, 7, 4, 12)
+    assert lr.shape == (4, 3, 12, 12)
+    assert hr.shape == (4, 3, 12 * scale, 12 * scale)
+    # Reducing the HR patch gives the LR patch, away from the border.
+    for small, large in zip(lr, hr, strict=True):
+        reduced, _ = make_lr(np.ascontiguousarray(large.permute(1, 2, 0).numpy()), scale)
+        difference = np.abs(reduced.astype(int) - small.permute(1, 2, 0).numpy())[3:-3, 3:-3]
+        assert difference.max() <= 2  # rows and columns are rounded in another order when turned
+    same_lr, same_hr = open_patches(photos, scale, 12, tmp_path / "cache", held_out=1).batch(5, 7, 4, 12)
+    assert torch.equal(lr, same_lr)
+    assert torch.equal(hr, same_hr)
+    assert not torch.equal(lr, source.batch(6, 7, 4, 12)[0])
+    # Two processes cut what one would.
+    assert torch.equal(lr, torch.cat([source.batch(5, 7, 2, 12, first)[0] for first in (0, 2)]))
+
+
+def test_held_out_images_are_the_same_and_never_trained_on(photos, tmp_path):
+    Image.new("RGB", (80, 64), (255, 0, 0)).save(photos / "z_last.png")
+    source = open_patches(photos, 2, 16, tmp_path / "cache", held_out=1)
+    assert source.validation_images == [4]
+    assert (source.image(4)[1] == (255, 0, 0)).all()
+    red = torch.tensor([255, 0, 0]).view(1, 3, 1, 1)
+    assert not any((source.batch(step, 0, 4, 16)[0] == red).all(dim=(1, 2, 3)).any() for step in range(20))
+    assert open_patches(photos, 2, 16, tmp_path / "cache", held_out=9).held_out == 1  # a quarter of five
+
+
+def test_loader_keeps_the_order_for_any_number_of_threads():
+    for workers in (1, 3):
+        with BatchLoader(lambda step: (torch.tensor(step), torch.tensor(-step)), 10, workers) as loader:
+            assert [int(loader.next_batch()[0]) for _ in range(8)] == list(range(10, 18))
+            assert loader.seconds_waiting > 0
+
+
+def test_loader_passes_errors_on():
+    def fail(step):
+        raise OSError("disk gone")
+
+    with BatchLoader(fail, 0, 1) as loader, pytest.raises(OSError, match="disk gone"):
+        loader.next_batch()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    levels = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "deep.png")[0, :, 0], [0, 1, 128, 255])
+
+
+def test_pack_is_lossless_within_the_budget(photos, tmp_path, capsys):
+    archive = tmp_path / "pack.tar"
+    assert main([str(photos), str(archive)]) == 0
+    assert "4 of 4 images" in capsys.readouterr().out
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    for path, unpacked in zip(list_images(photos), list_images(tmp_path / "unpacked"), strict=True):
+        np.testing.assert_array_equal(read_rgb(path), read_rgb(unpacked))
+    budget = archive.stat().st_size / 2**20 * 0.7
+    assert main([str(photos), str(archive), "--budget-mib", str(budget)]) == 0
+    assert archive.stat().st_size <= budget * 2**20
+    assert main([str(tmp_path / "nowhere"), str(archive)]) == 1
+    assert "No image in" in capsys.readouterr().err

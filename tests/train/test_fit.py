@@ -1,0 +1,267 @@
+"""Training: configuration, resuming, stopping, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train.checkpoint import load_checkpoint, read_checkpoint
+from train.data import PatchSource
+from train.fit import learning_rate, main
+from train.fit_config import FitConfig, parse_config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = ["--network", "channels=8", "--network", "blocks=2", "--network", "graph_after=1", "--network", "window=4"]
+SMALL_RUN = [*TINY, "--batch", "2", "--patch", "16", "--no-tensorboard", "--device", "cpu", "--log-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A folder of photographs and a file of embedding weights in torchvision's names."""
+    folder = tmp_path_factory.mktemp("material")
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
+        coarse.resize((80, 64), Image.Resampling.BICUBIC).save(folder / "photos" / f"{number}.png")
+    torch.manual_seed(0)
+    shapes = {"0.weight": (64, 3, 3, 3), "0.bias": (64,), "2.weight": (64, 64, 3, 3), "2.bias": (64,)}
+    weights = {f"features.{name}": torch.randn(shape) * 0.05 for name, shape in shapes.items()}
+    torch.save(weights, folder / "vgg.pth")
+    return folder
+
+
+@pytest.fixture
+def arguments(material, tmp_path):
+    return [
+        *("--data", str(material / "photos"), "--embedding", str(material / "vgg.pth")),
+        *("--output", str(tmp_path / "run"), *SMALL_RUN),
+    ]
+
+
+def start_process(arguments, launcher=("-m", "train.fit")):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, *launcher, *arguments]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def losses(run):
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+
+def wait_for_step(process, run, step):
+    while process.poll() is None and (not (run / "log.jsonl").exists() or max(losses(run), default=0) < step):
+        time.sleep(0.01)
+
+
+def assert_same_weights(one, other):
+    for part in ("weights", "raw_weights"):
+        a, b = (read_checkpoint(run / "last.pt")[part] for run in (one, other))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- configuration ---
+
+
+def test_flags_win_over_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('data = "photos"\nbatch = 8\nclip = 1\nbf16 = true\n[network]\nwindow = 10\ngraph = "none"\n')
+    config = parse_config(["--config", str(file), "--batch", "2", "--no-bf16", "--network", "graph=same-scale"])
+    assert (config.data, config.batch, config.clip, config.bf16) == ("photos", 2, 1.0, False)
+    assert (config.net.window, config.net.graph, config.net.channels) == (10, "same-scale", 256)
+
+
+def test_defaults_are_the_papers_recipe():
+    config = FitConfig(data="photos")
+    assert (config.steps, config.batch, config.patch, config.learning_rate) == (800_000, 4, 60, 1e-4)
+    assert [learning_rate(config, step) for step in (0, 199_999, 200_000, 600_000)] == [1e-4, 1e-4, 5e-5, 1.25e-5]
+
+
+def test_cosine_restarts_and_warms_up():
+    config = FitConfig(data="photos", schedule="cosine", period=100, warmup=10, learning_rate=1.0)
+    assert learning_rate(config, 4) == 0.5
+    assert learning_rate(config, 99) < 0.02
+    assert learning_rate(config, 100) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bacth = 4", "Unknown key (bacth)"),
+        ('batch = "4"', "Invalid batch ('4')"),
+        ("stage = 'all'", "Supported values are backbone, whole"),
+        ("[network]\nwidth = 4", "Unknown configuration field (width)"),
+        ("patch = 2", "at least 12 pixels"),
+        ("data = [", "cannot be read"),
+        ("", "--data FOLDER"),
+    ],
+)
+def test_wrong_configuration_is_named(tmp_path, capsys, text, message):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    assert main(["--config", str(file)] + (["--data", "photos"] if text and "data" not in text else [])) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+# --- a run ---
+
+
+def test_checkpoint_tells_what_made_it(arguments, tmp_path, capsys):
+    assert main([*arguments, "--steps", "3", "--seed", "5", "--validate-every", "2"]) == 0
+    assert "done" in capsys.readouterr().out
+    content = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert content["step"] == 3
+    assert content["fit"]["seed"] == 5
+    assert content["fit"]["network"]["window"] == content["config"]["window"] == 4
+    assert len(content["data_sha256"]) == 64
+    assert content["versions"]["torch"] == torch.__version__
+    assert load_checkpoint(tmp_path / "run" / "last.pt").config.channels == 8
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "psnr" in record] == [2, 3]
+    assert list(losses(tmp_path / "run")) == [1, 2, 3]
+
+
+def test_tensorboard_has_curves_and_pictures(arguments, tmp_path):
+    module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert main([*arguments, "--steps", "2", "--tensorboard"]) == 0
+    events = module.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "psnr", "images_per_second"} <= set(events.Tags()["scalars"])
+    (picture,) = events.Images("bicubic, network, truth/0")
+    assert (picture.width, picture.height) == (3 * 80, 64)
+
+
+def test_training_lowers_the_loss(arguments, tmp_path):
+    assert main([*arguments, "--steps", "40", "--learning-rate", "1e-3", "--bf16"]) == 0
+    curve = list(losses(tmp_path / "run").values())
+    assert np.mean(curve[-5:]) < 0.7 * np.mean(curve[:5])
+
+
+def test_backbone_then_whole(arguments, tmp_path, capsys):
+    first = [*arguments, "--stage", "backbone", "--steps", "1"]
+    assert main(first) == 0
+    start = ["--start", str(tmp_path / "run" / "last.pt"), "--output", str(tmp_path / "whole"), "--steps", "1"]
+    assert main([*arguments, *start]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--steps", "1"]) == 1  # the folder holds the other stage
+    assert "another network or stage" in capsys.readouterr().err
+    assert main([*arguments, *start, "--output", str(tmp_path / "wide"), "--network", "channels=12"]) == 1
+    assert "fits no block" in capsys.readouterr().err
+
+
+def test_a_graph_without_embedding_is_refused(arguments, tmp_path, capsys):
+    without = [*arguments, "--embedding", ""]
+    assert main([*without, "--steps", "1"]) == 1
+    assert "--embedding FILE" in capsys.readouterr().err
+    assert main([*without, "--stage", "backbone", "--steps", "1", "--output", str(tmp_path / "bare")]) == 0
+    assert main([*without, "--start", str(tmp_path / "bare" / "last.pt"), "--steps", "1"]) == 1
+    wrong = ["--embedding", str(tmp_path / "bare" / "last.pt"), "--output", str(tmp_path / "other")]
+    assert main([*arguments, *wrong, "--steps", "1"]) == 1
+    assert "no VGG19" in capsys.readouterr().err
+
+
+# --- survival ---
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_weights(arguments, tmp_path):
+    command = [*arguments, "--steps", "30", "--save-every", "2"]
+    unbroken = start_process([*command, "--output", str(tmp_path / "unbroken")])
+    for step, delay in ((3, 0.0), (7, 0.03)):
+        broken = start_process(command)
+        wait_for_step(broken, tmp_path / "run", step)
+        time.sleep(delay)
+        broken.kill()
+        broken.communicate(timeout=120)
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] < 30
+    last = start_process(command)
+    assert b"done" in last.communicate(timeout=120)[0]
+    assert b"done" in unbroken.communicate(timeout=120)[0]
+    assert_same_weights(tmp_path / "run", tmp_path / "unbroken")
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+
+
+def test_a_full_disk_stops_it_and_keeps_the_checkpoint(arguments, tmp_path, capsys):
+    last = tmp_path / "run" / "last.pt"
+    assert main([*arguments, "--steps", "1"]) == 0
+    good = last.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))  # as if the disk were full there
+    try:
+        assert main([*arguments, "--steps", "2"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written" in capsys.readouterr().err
+    assert last.read_bytes() == good
+    assert not list(last.parent.glob(".last.pt*"))
+
+
+def test_nan_stops_it_and_keeps_the_checkpoint(arguments, tmp_path, capsys, monkeypatch):
+    assert main([*arguments, "--steps", "2"]) == 0
+    good = (tmp_path / "run" / "last.pt").read_bytes()
+    cut = PatchSource.batch
+
+    def poisoned(self, step, *rest):
+        lr, hr = cut(self, step, *rest)
+        return lr, hr * torch.nan if step == 3 else hr
+
+    monkeypatch.setattr(PatchSource, "batch", poisoned)
+    assert main([*arguments, "--steps", "9", "--save-every", "4"]) == 1
+    assert "Loss is nan at step 3" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.pt").read_bytes() == good
+
+
+def test_sigterm_saves_and_stops(arguments, tmp_path):
+    process = start_process([*arguments, "--steps", "100000", "--save-every", "100000"])
+    wait_for_step(process, tmp_path / "run", 3)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert b"stopped; the same command goes on" in output
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] == max(losses(tmp_path / "run")) >= 3
+
+
+def test_time_limit_saves_and_stops(arguments, tmp_path, capsys):
+    started = time.monotonic()
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([*arguments, "--steps", "100000", "--save-every", "100000", "--time-limit", "0.03"]) == 0
+    assert time.monotonic() - started < 30
+    assert "stopped" in capsys.readouterr().out
+    assert 0 < read_checkpoint(tmp_path / "run" / "last.pt")["step"] < 100000
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_resuming_with_other_data_says_so(arguments, tmp_path, capsys):
+    assert main([*arguments, "--steps", "1"]) == 0
+    assert main([*arguments, "--steps", "2", "--patch", "18"]) == 0
+    assert "resumed, but" not in capsys.readouterr().err
+    assert main([*arguments, "--steps", "3", "--batch", "3"]) == 0
+    assert "the batch is another" in capsys.readouterr().err
+
+
+# --- several processes ---
+
+
+def test_two_processes_have_the_loss_curve_of_twice_the_batch(arguments, tmp_path):
+    single = start_process([*arguments, "--steps", "5", "--batch", "4", "--output", str(tmp_path / "single")])
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "train.fit")
+    double = start_process([*arguments, "--steps", "5", "--batch", "2"], launcher)
+    for process in (single, double):
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output.decode()
+    one, two = losses(tmp_path / "single"), losses(tmp_path / "run")
+    assert list(one) == list(two) == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-4)
