@@ -36,20 +36,41 @@ def grid(n: int) -> int:
 
 
 def windowed_knn(query: torch.Tensor, key: torch.Tensor, k: int, window: int, scale: int):
-    """Return index, edge and the sorted distances (N, m1, m2, k) in float64."""
+    """Return index, edge and the sorted distances (N, m1, m2, up to k + 1) in float64."""
     m1, m2, n1, n2 = (grid(n) for n in (*query.shape[2:], *key.shape[2:]))
     mask = window_mask(m1, m2, n1, n2, window, scale)
-    indices, edges, distances = [], [], []
+    indices, distances = [], []
     for q_map, k_map in zip(query.double(), key.double(), strict=True):
         q = unfold(q_map, 3, 2, tuple(pad_amount(n) for n in q_map.shape[1:]))
         c = unfold(k_map, 3, 2, tuple(pad_amount(n) for n in k_map.shape[1:]))
         distance = (q[:, None] - c[None]).square().sum((2, 3)).masked_fill(~mask, torch.inf)
         values, index = distance.sort(dim=1, stable=True)
         indices.append(index[:, :k].view(m1, m2, k))
-        distances.append(values[:, :k].view(m1, m2, k))
-        edge = (q[:, None] - c[index[:, :k]]).abs().sum(-1)  # (queries, k, E)
+        distances.append(values[:, : k + 1].view(m1, m2, -1))
+    index = torch.stack(indices)
+    return index, edge_labels(query, key, index), torch.stack(distances)
+
+
+def edge_labels(query: torch.Tensor, key: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the absolute differences (N, k, C, m1, m2) of query and neighbor, added up inside the patch."""
+    m1, m2, k = index.shape[1:]
+    edges = []
+    for q_map, k_map, neighbor in zip(query.double(), key.double(), index.long(), strict=True):
+        q = unfold(q_map, 3, 2, tuple(pad_amount(n) for n in q_map.shape[1:]))
+        c = unfold(k_map, 3, 2, tuple(pad_amount(n) for n in k_map.shape[1:]))
+        edge = (q[:, None] - c[neighbor.view(-1, k)]).abs().sum(-1)  # (queries, k, C)
         edges.append(edge.permute(1, 2, 0).reshape(k, -1, m1, m2))
-    return torch.stack(indices), torch.stack(edges), torch.stack(distances)
+    return torch.stack(edges)
+
+
+def assert_same_neighbors(index: torch.Tensor, expected: torch.Tensor, distances: torch.Tensor) -> None:
+    """Neighbors may differ only where the reference's distances tie within float32's rounding."""
+    k = expected.shape[-1]
+    tied = torch.zeros_like(expected, dtype=torch.bool)
+    close = (distances[..., 1:] - distances[..., :-1]) <= 1e-5 * distances[..., 1:].clamp(min=1)
+    tied[..., 1:] |= close[..., : k - 1]
+    tied[..., : close.shape[-1]] |= close
+    assert not ((index.long() != expected) & ~tied).any()
 
 
 def fold_patches(patches: torch.Tensor, size: int, stride: int, height: int, width: int, pad: tuple[int, int]):
@@ -80,13 +101,19 @@ def adapn_gather(features: torch.Tensor, index: torch.Tensor, scale: int, eps: f
 
 
 def forward(net: IGNN, lr: torch.Tensor) -> torch.Tensor:
-    """Compute the network with edge maps and edge conditioning at high resolution, as the released code does."""
+    """Compute the network with edge maps and edge conditioning at high resolution, as the released code does.
+
+    The neighbors are the network's own, once they are shown to be the nearest: of two that tie within float32's
+    rounding either will do, but they are different pictures.
+    """
     s, k = net.config.graph_scale, net.config.neighbors
     H, W = lr.shape[2:]
     features = net.body1(x := net.head(lr - net.mean))
     query, key = net.embedding(lr), net.embedding(net.reduce(lr))
-    index, edge, _ = windowed_knn(query, key, k, net.config.window, s)
-    edge = edge.to(lr.dtype)
+    expected, _, distances = windowed_knn(query, key, k, net.config.window, s)
+    index, _ = net.find_neighbors(lr, net.reduce(lr))
+    assert_same_neighbors(index, expected, distances)
+    edge = edge_labels(query, key, index).to(lr.dtype)
     pad = tuple(s * pad_amount(n) for n in (H, W))
     logits_lr, logits_hr, folded = [], [], []
     for r in range(k):

@@ -73,9 +73,7 @@ def test_golden_weights_on_odd_sizes(shared: Path, tmp_path: Path, name: str, he
 def test_network_equals_slow_reference(scale: int, height: int, width: int, window: int, seed: int) -> None:
     net = small(scale, window=window)
     lr = 255 * torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
-    worst = (net(lr) - slow_reference.forward(net, lr)).abs()
-    # Random weights and noise: a pair of neighbors that ties within rounding may swap, and changes a few pixels.
-    assert worst.quantile(0.99) < 2e-3
+    assert (net(lr) - slow_reference.forward(net, lr)).abs().max() < 2e-3
 
 
 @settings(deadline=None, max_examples=15)
