@@ -87,7 +87,8 @@ class IGNN(nn.Module):
     def forward_backbone(self, lr: Tensor) -> Tensor:
         """Upscale as plain EDSR does: everything but the graph and the convolutions that fuse it in.
 
-        The paper initialises the backbone from such a network; `train.fit` trains it first.
+        The paper initialises the backbone from such a network; `train.fit` trains it first. At x4 the ReLU that ends
+        `fuse_up` stays, so that the whole network can begin exactly where its backbone ended (`train.warm_start`).
 
         Args:
             lr: (N, 3, H, W) RGB 0..255.
@@ -96,8 +97,8 @@ class IGNN(nn.Module):
             (N, 3, scale * H, scale * W).
         """
         x = self.head(lr - self.mean)
-        deep = x + self.body2(self.body1(x))
-        return self.tail(self.upsample(deep)) + self.mean
+        up = self.upsample(x + self.body2(self.body1(x)))
+        return self.tail(F.relu(up) if self.config.scale == 4 else up) + self.mean
 
     def reduce(self, lr: Tensor) -> Tensor:
         """Return the LR image reduced by the graph scale, clamped to 0..255: what the keys are embedded from."""

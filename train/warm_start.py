@@ -18,9 +18,9 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
     forget most of its backbone first.
 
     `fuse_b` is conv, ReLU, conv: channels are lifted above zero before the ReLU and lowered after it. `fuse_up` ends
-    in a ReLU and zero padding follows, so no lift is possible; but the last convolution reads only 27 numbers a pixel
-    (3 colors at 9 offsets), and their positive and negative parts take 54 channels. With fewer channels, or at x4,
-    whose tail upsamples once more, `fuse_up` stays random.
+    in a ReLU, which the backbone of x4 has as well. At x2 and x3 the convolution after it reads only 27 numbers a
+    pixel (3 colors at 9 offsets), whose positive and negative parts take 54 channels; with fewer channels `fuse_up`
+    stays random.
 
     Args:
         net: a network with graph "graphagg" and a trained backbone; changed in place.
@@ -28,16 +28,21 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
     """
     C = net.config.channels
     features = net.body1(net.head(lr - net.mean))
-    lift = features.abs().amax(dim=(0, 2, 3))
+    lift = -features.amin(dim=(0, 2, 3)).clamp(max=0)
     first, second = _convolutions(net.fuse_b)
     identity = torch.eye(C)[..., None, None]
-    _set_center(first, torch.cat([identity, torch.zeros_like(identity)], dim=1), lift)
+    without_graph = torch.cat([identity, torch.zeros_like(identity)], dim=1)
+    _set_center(first, without_graph, lift)
     _set_center(second, identity, -lift)
 
-    needed = 3 * 9
-    if net.config.scale == 4 or 2 * needed > C:
-        return
     first, second = _convolutions(net.fuse_up)
+    if net.config.scale == 4:
+        _set_center(first, without_graph, torch.zeros(C))
+        _set_center(second, identity, torch.zeros(C))
+        return
+    needed = 3 * 9
+    if 2 * needed > C:
+        return
     tail = cast(nn.Conv2d, cast(nn.Sequential, net.tail[0])[0])
     read = tail.weight.permute(2, 3, 0, 1).reshape(needed, C)  # what each offset and color takes of the features
     signed = torch.cat([read, -read])

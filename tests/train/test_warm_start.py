@@ -9,7 +9,7 @@ from train import IGNN, IGNNConfig
 from train.warm_start import pass_backbone_through
 
 
-@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize("scale", [2, 3, 4])
 def test_output_is_the_backbones_and_the_graph_can_grow(scale: int) -> None:
     torch.manual_seed(0)
     net = IGNN(IGNNConfig(scale=scale, channels=56, blocks=2, graph_after=1))
@@ -23,14 +23,3 @@ def test_output_is_the_backbones_and_the_graph_can_grow(scale: int) -> None:
     for fusion in (net.fuse_b, net.fuse_up):
         from_graph = fusion.get_submodule("0.0").weight.grad[:, 56:]
         assert from_graph.abs().max() > 0
-
-
-@torch.no_grad()
-def test_x4_keeps_the_first_fusion_only() -> None:
-    torch.manual_seed(0)
-    net = IGNN(IGNNConfig(scale=4, channels=8, blocks=2, graph_after=1))
-    lr = 255 * torch.rand(1, 3, 14, 14)
-    features = net.body1(net.head(lr - net.mean))
-    pass_backbone_through(net, lr)
-    fused = net.fuse_b(torch.cat([features, torch.rand_like(features)], dim=1))
-    torch.testing.assert_close(fused, features, atol=1e-4, rtol=0)
