@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from export.to_onnx import export_onnx, load_trained
 from train import save_checkpoint
 from train.checkpoint import CheckpointError
 from train.evaluate import evaluate, load_upscaler, markdown_table, summarise
+from train.whole_file import whole_file
 
 _ROOT = Path(__file__).resolve().parent.parent
 MODELS = _ROOT / "runtime" / "models"
@@ -47,16 +47,13 @@ def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, 
         CheckpointError, ExportError, ValueError, OSError: as exporting and measuring do, before any file changes.
     """
     net = load_trained(checkpoint)
-    file, new = MODELS / f"{name}.onnx", MODELS / f".{name}.new.onnx"
-    try:
+    file = MODELS / f"{name}.onnx"
+    with whole_file(file) as new:
         for line in export_onnx(net, new, weights="fp16"):
             sys.stderr.write(f"  {line}\n")
         upscale, scale = load_upscaler(new)
         summary = summarise(evaluate({name: upscale}, folders, scale))
         content = new.read_bytes()
-        os.replace(new, file)
-    finally:
-        new.unlink(missing_ok=True)
     # The very numbers of the ONNX file, for whoever trains on.
     WEIGHTS.mkdir(exist_ok=True)
     save_checkpoint(round_weights(net).half(), WEIGHTS / f"{name}.pt")
@@ -77,10 +74,9 @@ def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, 
         known = json.loads(index.read_text(encoding="utf-8"))
     models = [model for model in known["models"] if model["name"] != name] + [entry]
     models.sort(key=lambda model: model["name"])
-    temporary = index.with_suffix(".tmp")
     described = {"default": name if default else known["default"], "models": models}
-    temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, index)
+    with whole_file(index) as temporary:
+        temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return markdown_table(summary)
 
 

@@ -31,6 +31,7 @@ from export.network import ExportedIGNN
 from export.precision import round_weights, store_weights_as_half, to_half
 from train import IGNN, load_checkpoint
 from train.checkpoint import CheckpointError, is_backbone
+from train.whole_file import whole_file
 
 Precision = Literal["fp32", "fp16"]
 
@@ -165,15 +166,11 @@ def export_onnx(
         model = to_half(model)
     elif weights == "fp16":
         model = store_weights_as_half(model)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(output) as temporary:
         onnx.save(model, str(temporary))
         lines = compare(temporary, exported, precision)
         onnx.helper.set_model_props(model, metadata(exported, precision, measure_bytes_per_pixel(temporary)))
         onnx.save(model, str(temporary))
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
     return lines
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from train import fit
 from train.checkpoint import CheckpointError, read_checkpoint
 from train.evaluate import evaluate, load_upscaler, self_ensemble, summarise
 from train.fit_config import parse_config
+from train.whole_file import whole_file
 
 WHOLE_IMAGE = 1_000_000
 """A window no image exceeds."""
@@ -140,9 +140,8 @@ def _spread(values: list[float]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from train.config import IGNNConfig
 from train.model import IGNN
+from train.whole_file import whole_file
 
 FORMAT = "ignn-checkpoint-1"
 
@@ -32,13 +33,8 @@ def save_checkpoint(net: IGNN, path: str | os.PathLike[str], **extra: Any) -> No
         path: file to write, conventionally `*.pt`.
         extra: what else to keep: tensors, numbers, strings, and lists and dictionaries of them.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(Path(path)) as temporary:
         torch.save({"format": FORMAT, "config": net.config.to_dict(), "weights": net.state_dict(), **extra}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from train.resize import downsample_uint8
+from train.whole_file import whole_file
 
 _SUFFIXES = tuple(Image.registered_extensions())
 _CACHE_FORMAT = 2
@@ -168,31 +169,25 @@ def open_patches(
 
 def _decode(paths: list[Path], scale: int, patch: int, index_file: Path, pixel_file: Path) -> None:
     entries, skipped, offset, digest = [], [], 0, hashlib.sha256()
-    temporary = pixel_file.with_suffix(f".{os.getpid()}.tmp")  # two runs may share a cache
-    try:
-        with temporary.open("wb") as output:
-            for path in tqdm(paths, desc="decoding", unit="image", leave=False, disable=None):
-                try:
-                    hr = read_rgb(path)
-                    if min(hr.shape[:2]) // scale < patch:
-                        raise ValueError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}")
-                    lr, hr = make_lr(hr, scale)
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                    skipped.append(f"{path.name}: {error}")
-                    continue
-                entries.append((offset, offset + lr.size, *lr.shape[:2]))
-                for array in (lr, hr):
-                    data = np.ascontiguousarray(array).tobytes()
-                    digest.update(data)
-                    output.write(data)
-                    offset += len(data)
-        os.replace(temporary, pixel_file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(pixel_file) as temporary, temporary.open("wb") as output:
+        for path in tqdm(paths, desc="decoding", unit="image", leave=False, disable=None):
+            try:
+                hr = read_rgb(path)
+                if min(hr.shape[:2]) // scale < patch:
+                    raise ValueError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}")
+                lr, hr = make_lr(hr, scale)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                skipped.append(f"{path.name}: {error}")
+                continue
+            entries.append((offset, offset + lr.size, *lr.shape[:2]))
+            for array in (lr, hr):
+                data = np.ascontiguousarray(array).tobytes()
+                digest.update(data)
+                output.write(data)
+                offset += len(data)
     index = {"entries": entries, "skipped": skipped, "checksum": digest.hexdigest()}
-    temporary_index = index_file.with_suffix(f".json.{os.getpid()}.tmp")
-    temporary_index.write_text(json.dumps(index))
-    os.replace(temporary_index, index_file)
+    with whole_file(index_file) as temporary:
+        temporary.write_text(json.dumps(index))
 
 
 def _to_tensor(images: list[NDArray[np.void]]) -> Tensor:
@@ -218,25 +213,21 @@ def pack(folder: str | os.PathLike[str], archive: str | os.PathLike[str], budget
     """
     archive = Path(archive)
     order = sorted(list_images(folder), key=lambda path: hashlib.sha256(f"{seed} {path.name}".encode()).digest())
-    temporary, packed = archive.with_name(f".{archive.name}.tmp"), 0
-    try:
-        with tarfile.open(temporary, "w") as output:
-            for path in tqdm(order, desc="packing", unit="image", leave=False, disable=None):
-                name, data = path.name, path.read_bytes()
-                if path.suffix.lower() != ".webp":
-                    buffer = io.BytesIO()
-                    Image.fromarray(read_rgb(path)).save(buffer, "webp", lossless=True, quality=100, method=4)
-                    if buffer.tell() < len(data):
-                        name, data = f"{path.name}.webp", buffer.getvalue()
-                if output.offset + len(data) + 2 * tarfile.RECORDSIZE > budget_bytes:
-                    continue
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                output.addfile(member, io.BytesIO(data))
-                packed += 1
-        os.replace(temporary, archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+    packed = 0
+    with whole_file(archive) as temporary, tarfile.open(temporary, "w") as output:
+        for path in tqdm(order, desc="packing", unit="image", leave=False, disable=None):
+            name, data = path.name, path.read_bytes()
+            if path.suffix.lower() != ".webp":
+                buffer = io.BytesIO()
+                Image.fromarray(read_rgb(path)).save(buffer, "webp", lossless=True, quality=100, method=4)
+                if buffer.tell() < len(data):
+                    name, data = f"{path.name}.webp", buffer.getvalue()
+            if output.offset + len(data) + 2 * tarfile.RECORDSIZE > budget_bytes:
+                continue
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            output.addfile(member, io.BytesIO(data))
+            packed += 1
     return packed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from train.model import IGNN
 from train.neighbors import fold_neighbors
 from train.ops import windowed_knn
 from train.resize import downsample_bicubic, upsample_uint8
+from train.whole_file import whole_file
 
 _CAPTION_HEIGHT, _GAP = 16, 4
 
@@ -108,12 +108,8 @@ def side_by_side(pictures: dict[str, NDArray[np.uint8]], columns: int) -> Image.
 def _write(sheet: Image.Image, path: Path) -> None:
     if path.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"Invalid output ({path}). Give a file name that ends in .png, .webp or .jpg.")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with whole_file(path) as temporary:
         sheet.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     sys.stdout.write(f"{path}: {sheet.width} x {sheet.height}\n")
 
 

@@ -227,7 +227,7 @@ def run(config: FitConfig, group: ProcessGroup, stop: _StopRequest) -> str:
     group.wait()  # until all have read the checkpoint
     monitor = validation = None
     if group.rank == 0:
-        for leftover in output.glob(".last.pt.*.tmp"):
+        for leftover in output.glob(".last.*.tmp.pt"):
             leftover.unlink()
         validation, monitor = Validation(config, source), Monitor(config, trainer.step, group.size)
         _describe(source, len(validation.pairs), group, notes)

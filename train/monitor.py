@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from train.fit_config import FitConfig
 from train.metrics import psnr, to_uint8
 from train.model import IGNN
 from train.resize import upsample_uint8
+from train.whole_file import whole_file
 
 _SIDE = 192
 """Longest side of what is validated of an image, in LR pixels: its center."""
@@ -76,9 +76,8 @@ class Monitor:
         self._log = Path(config.output) / "log.jsonl"
         records = self._log.read_text().splitlines(keepends=True) if self._log.exists() else []
         kept = [line for line in records if line.endswith("\n") and json.loads(line)["step"] <= first_step]
-        temporary = self._log.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self._log)
+        with whole_file(self._log) as temporary:
+            temporary.write_text("".join(kept))
         self._board = _open_board(config, first_step) if config.tensorboard else None
         interval = 1 if sys.stderr.isatty() else 30
         self._bar = tqdm(total=config.steps, initial=first_step, unit="step", mininterval=interval, dynamic_ncols=True)
