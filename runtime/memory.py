@@ -29,6 +29,14 @@ def free_device_memory(device: int = 0) -> int:
         return UNKNOWN
 
 
+def return_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory, where it is one that can."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
+
+
 def _system() -> int | None:
     if sys.platform == "win32":
         return _windows()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.backends import BackendMemoryError
 from runtime.errors import BackendUnavailableError, IgnnError, ModelLoadError, ProviderFallbackError, UsageError
-from runtime.memory import free_device_memory, free_host_memory
+from runtime.memory import free_device_memory, free_host_memory, return_freed_memory
 from runtime.metadata import ModelMetadata, read_metadata
 
 PROVIDERS = {
@@ -69,10 +69,7 @@ class OrtBackend:
     ) -> None:
         self._running = threading.Lock()
         wanted = _resolve(providers)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what matters is raised below
-        # The arena keeps the peak of every shape it has seen, and would make the memory that is free unpredictable.
-        options.enable_cpu_mem_arena = False
+        options = session_options()
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -91,7 +88,9 @@ class OrtBackend:
                 f"Asked ONNX Runtime for {first}, got {given[0]}: the provider's libraries could not be loaded. "
                 'Repair them, or ask for the CPU: --provider cpu, in Python providers=["cpu"].'
             )
+        return_freed_memory()  # the file's weights, which now live in the kernels' own layout
         self._on_host = first == PROVIDERS["cpu"]
+        self._run_options = run_options() if self._on_host else ort.RunOptions()
         self._device = int(wanted[0][1].get("device_id", 0))
         self.description = f"ONNX Runtime {ort.__version__} ({first})"
         try:
@@ -107,7 +106,7 @@ class OrtBackend:
         """See `Backend.run`."""
         try:
             with self._running:  # it uses all cores, or the whole device
-                (sr,) = self._session.run([self._output], {self._input: np.ascontiguousarray(lr)})
+                (sr,) = self._session.run([self._output], {self._input: np.ascontiguousarray(lr)}, self._run_options)
         except MemoryError as error:
             raise BackendMemoryError(str(error)) from error
         except Exception as error:
@@ -133,6 +132,22 @@ class OrtBackend:
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
         return free_host_memory() if self._on_host else free_device_memory(self._device)
+
+
+def session_options() -> ort.SessionOptions:
+    """How every session is opened."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised as an error
+    # Tensors that take over a dead one's buffer, and one block planned for all of them, hold more for longer.
+    options.enable_mem_reuse = options.enable_mem_pattern = False
+    return options
+
+
+def run_options() -> ort.RunOptions:
+    """How the CPU provider runs: its arena would keep the peak of every shape it has seen."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, Any]]]:
