@@ -82,8 +82,8 @@ class Lane:
     def __init__(self, cuda: Any) -> None:  # noqa: ANN401
         self._cuda = cuda
         self._stream = cuda.Stream()
-        self._host: dict[str, NDArray[np.float32]] = {}
-        self._device: dict[str, Any] = {}
+        self._host: dict[str, NDArray[np.uint8]] = {}
+        self._device: dict[str, tuple[Any, int]] = {}
 
     @property
     def stream(self) -> int:
@@ -91,26 +91,26 @@ class Lane:
         return int(self._stream.handle)
 
     def address(self, name: str, size: int) -> int:
-        """The device address of a tensor of `size` float32 values."""
-        if name not in self._host or self._host[name].size < size:
-            self._host.pop(name, None)
-            if name in self._device:
-                self._device.pop(name).free()
-            self._device[name] = self._cuda.mem_alloc(4 * size)
-            self._host[name] = self._cuda.pagelocked_empty(size, np.float32)
-        return int(self._device[name])
+        """The device address of `size` bytes."""
+        memory, there = self._device.get(name, (None, 0))
+        if there < size:
+            if memory is not None:
+                del self._device[name]
+                memory.free()
+            self._device[name] = self._cuda.mem_alloc(size), size
+        return int(self._device[name][0])
 
-    def upload(self, name: str, values: NDArray[np.float32]) -> int:
-        """Begin to copy a tensor to the device; returns its address there."""
-        address = self.address(name, values.size)
-        host = self._host[name][: values.size]
-        host[:] = values.reshape(-1)
+    def upload(self, name: str, values: NDArray[Any]) -> int:
+        """Begin to copy an array to the device; returns its address there."""
+        address = self.address(name, values.nbytes)
+        host = self._pinned(name, values.nbytes)
+        np.copyto(host.view(values.dtype).reshape(values.shape), values)
         self._cuda.memcpy_htod_async(address, host, self._stream)
         return address
 
     def download(self, name: str, size: int) -> None:
-        """Begin to copy a tensor back."""
-        self._cuda.memcpy_dtoh_async(self._host[name][:size], self.address(name, size), self._stream)
+        """Begin to copy `size` bytes back."""
+        self._cuda.memcpy_dtoh_async(self._pinned(name, size), self.address(name, size), self._stream)
 
     def wait_for(self, event: Any) -> None:  # noqa: ANN401
         """What is begun later waits for the event; one that was never recorded is over."""
@@ -120,11 +120,17 @@ class Lane:
         """The event is over when all begun so far is."""
         event.record(self._stream)
 
-    def result(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Wait for all that was begun; a copy of the tensor."""
+    def result(self, name: str, size: int) -> NDArray[np.uint8]:
+        """Wait for all that was begun; a copy of the `size` bytes that were downloaded."""
         self.synchronize()
-        return self._host[name][: int(np.prod(shape))].reshape(shape).copy()
+        return self._pinned(name, size).copy()
 
     def synchronize(self) -> None:
         """Wait for all that was begun."""
         self._stream.synchronize()
+
+    def _pinned(self, name: str, size: int) -> NDArray[np.uint8]:
+        if name not in self._host or self._host[name].size < size:
+            self._host.pop(name, None)
+            self._host[name] = self._cuda.pagelocked_empty(size, np.uint8)
+        return self._host[name][:size]

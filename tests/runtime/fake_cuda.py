@@ -1,10 +1,12 @@
 """pycuda and TensorRT at their edge: modules that keep tensors in host memory and fail on demand.
 
-The "engine" is a text: `network SCALE GPU` and its profile; the network repeats each pixel.
+Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network SCALE GPU` and its
+profile; the network repeats each pixel.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,8 +21,9 @@ class Machine:
         self.used = 0
         self.buffers: dict[int, np.ndarray] = {}
         self.contexts = 0
+        self.up = self.down = 0  # bytes
         self.events: list[str] = []
-        self.log = None
+        self.added = 0.0  # by the network, to every value
 
     def pycuda(self) -> ModuleType:
         machine = self
@@ -60,7 +63,7 @@ class Machine:
                     raise OutOfMemoryError("cuMemAlloc failed: out of memory")
                 machine.used += size
                 self.size, self.address = size, 4096 + 512 * len(machine.buffers)
-                machine.buffers[self.address] = np.full(size // 4, np.nan, np.float32)
+                machine.buffers[self.address] = np.full(size, 255, np.uint8)  # NaN
 
             def __int__(self) -> int:
                 return self.address
@@ -78,10 +81,12 @@ class Machine:
 
         def upload(address: int, host: np.ndarray, stream: Stream) -> None:
             machine.events.append("up")
+            machine.up += host.nbytes
             machine.buffers[address][: host.size] = host
 
         def download(host: np.ndarray, address: int, stream: Stream) -> None:
             machine.events.append("down")
+            machine.down += host.nbytes
             host[:] = machine.buffers[address][: host.size]
 
         def init() -> None:
@@ -96,6 +101,36 @@ class Machine:
             mem_get_info=lambda: (machine.memory - machine.used, machine.memory),
         )  # fmt: skip
         return cuda
+
+    def map_at(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Float32 values of the device's memory."""
+        return self.buffers[address][: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+
+    def pixel_kernels(self) -> type:
+        machine = self
+
+        class PixelKernels:
+            """As runtime/backends/pixels.py, for a library whose name is good."""
+
+            def __init__(self, library: Path, *, unit: float) -> None:
+                if "good" not in library.name:
+                    raise AttributeError(f"{library}: undefined symbol: ignn_pixels_to_map")
+                self.unit = np.float32(unit)
+
+            def to_map(self, pixels: int, values: int, size: tuple[int, int, int], stream: int) -> None:
+                n, h, w = size
+                source = machine.buffers[pixels][: 3 * n * h * w].reshape(n, h, w, 3)
+                machine.map_at(values, (n, 3, h, w))[...] = source.transpose(0, 3, 1, 2) / self.unit
+
+            def to_pixels(self, values: int, pixels: int, size: tuple[int, int, int], stream: int) -> None:
+                n, h, w = size
+                source = machine.map_at(values, (n, 3, h, w)) * self.unit
+                target = machine.buffers[pixels]
+                target[3 * n * h * w] = not np.isfinite(source).all()
+                rounded = np.rint(np.nan_to_num(source)).clip(0, 255)
+                target[: 3 * n * h * w] = rounded.transpose(0, 2, 3, 1).reshape(-1)
+
+        return PixelKernels
 
     def tensorrt(self) -> ModuleType:
         machine = self
@@ -117,10 +152,9 @@ class Machine:
 
             def execute_async_v3(self, stream: int) -> bool:
                 machine.events.append("run")
-                size = int(np.prod(self.shape))
-                lr = machine.buffers[self.addresses["lr"]][:size].reshape(self.shape)
-                sr = lr.repeat(self.scale, 2).repeat(self.scale, 3).ravel()
-                machine.buffers[self.addresses["sr"]][: sr.size] = sr
+                lr = machine.map_at(self.addresses["lr"], self.shape)
+                sr = lr.repeat(self.scale, 2).repeat(self.scale, 3) + machine.added
+                machine.map_at(self.addresses["sr"], sr.shape)[...] = sr
                 return True
 
         class Engine:
