@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import NonFiniteOutputError

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from runtime.backends.engine_build import PLUGIN_BUILD, BuildReport, BuildRequest, read_request
-from runtime.backends.tensorrt_library import NAMES, import_tensorrt
+from runtime.backends.tensorrt_library import NAMES, import_tensorrt, make_logger
 from runtime.errors import BackendUnavailableError
 
 _FLUSHED = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -28,7 +28,7 @@ def tell(**event: object) -> None:
 
 def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
     trt = import_tensorrt(request.flavor)
-    logger = _make_logger(trt)
+    logger = make_logger(trt, lambda message: tell(said=message))
     builder = trt.Builder(logger)
     registry = trt.get_plugin_registry()
     if request.plugin is not None and registry.load_library(str(request.plugin)) is None:
@@ -127,18 +127,6 @@ def _capability(trt: ModuleType, version: str) -> object:
             f"Invalid --compute-capability ({version}). TensorRT-RTX {trt.__version__} supports {known}."
         )
     return capability
-
-
-def _make_logger(trt: ModuleType) -> object:
-    class Logger(trt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: object, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                tell(said=message)
-
-    return Logger()
 
 
 def _make_monitor(trt: ModuleType) -> object:

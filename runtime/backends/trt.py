@@ -18,7 +18,7 @@ from runtime.backends import BackendMemoryError, Values, non_finite
 from runtime.backends.device_memory import Device, Lane
 from runtime.backends.engine_build import PLUGIN_BUILD, BuildRequest, Profile, Size, build_engine, check_plugin
 from runtime.backends.pixels import find_pixel_kernels
-from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt
+from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt, make_logger
 from runtime.engine_cache import EngineCache, EngineKey
 from runtime.errors import BackendUnavailableError, EngineError
 from runtime.metadata import ModelMetadata, read_metadata
@@ -81,7 +81,7 @@ class TrtBackend:
         self._device = Device(device)
         self._cache = cache or EngineCache()
         self._said: list[str] = []
-        self._logger = _make_logger(self._trt, self._said)
+        self._logger = make_logger(self._trt, self._said.append)
         self._plugin = _find_plugin(engine) if facts.operator_calls else None
         self._load_plugin()
         self._pixels = find_pixel_kernels(self.metadata.unit)
@@ -141,6 +141,8 @@ class TrtBackend:
         with self._device.current():
             if size != self._size:
                 self._size = None
+                for lane in self._lanes:
+                    lane.forget()
                 self._make_fit(size)
                 if not self._context.set_input_shape(self._input, (n, 3, height, width)):
                     raise EngineError(self._why(f"refuses an input of size {size}"))
@@ -151,10 +153,10 @@ class TrtBackend:
             lane = self._lanes[number]
             sr = lane.address(self._output, FLOAT * _values(large))
             if lr.dtype == np.uint8 and self._pixels is not None:
-                pixels, values = lane.upload(PIXELS_IN, lr), lane.address(self._input, FLOAT * _values(size))
-                self._pixels.to_map(pixels, values, size, lane.stream)
-                self._run(lane, values, sr)
+                values = lane.address(self._input, FLOAT * _values(size))
                 pixels = lane.address(PIXELS_OUT, _values(large) + 1)
+                self._pixels.to_map(lane.upload(PIXELS_IN, lr), values, size, lane.stream)
+                self._run(lane, values, sr)
                 self._pixels.to_pixels(sr, pixels, large, lane.stream)
                 lane.download(PIXELS_OUT, _values(large) + 1)
                 return lane, large, True
@@ -167,9 +169,16 @@ class TrtBackend:
         self._context.set_tensor_address(self._input, lr)
         self._context.set_tensor_address(self._output, sr)
         lane.wait_for(self._computed)  # a context runs one input at a time
-        if not self._context.execute_async_v3(lane.stream):
+        if not self._enqueue(lane):
             raise self._failure(f"failed on an input of size {self._size}")
         lane.record(self._computed)
+
+    def _enqueue(self, lane: Lane) -> bool:
+        def enqueue() -> bool:
+            return self._context.execute_async_v3(lane.stream)
+
+        # A lane's addresses stay, so that a graph of its own can be replayed; TensorRT-RTX makes graphs by itself.
+        return lane.enqueue(enqueue) if self._flavor == "tensorrt" else enqueue()
 
     def _finish(self, lane: Lane, size: Size, as_bytes: bool) -> Values:
         n, height, width = size
@@ -318,15 +327,3 @@ def _values(size: Size) -> int:
 def _side(side: int) -> int:
     """The side that an engine is built for, to serve this one."""
     return SMALLEST_SIDE << max(0, (side - 1).bit_length() - (SMALLEST_SIDE - 1).bit_length())
-
-
-def _make_logger(trt: ModuleType, said: list[str]) -> object:
-    class Logger(trt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: object, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                said.append(message)
-
-    return Logger()

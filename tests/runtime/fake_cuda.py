@@ -6,6 +6,7 @@ profile; the network repeats each pixel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,6 +24,10 @@ class Machine:
         self.contexts = 0
         self.up = self.down = 0  # bytes
         self.events: list[str] = []
+        self.captured: list[Callable[[], None]] | None = None  # while a stream is captured
+        self.graphs: list[list[Callable[[], None]]] = []
+        self.destroyed = 0
+        self.capture_fails = self.launch_fails = False
         self.added = 0.0  # by the network, to every value
 
     def pycuda(self) -> ModuleType:
@@ -102,6 +107,44 @@ class Machine:
         )  # fmt: skip
         return cuda
 
+    def driver(self) -> SimpleNamespace:
+        """The calls for graphs: what runs while a stream is captured is kept, and runs when its graph is launched."""
+        machine = self
+
+        def begin(stream: object, mode: int) -> int:
+            machine.captured = []
+            return 0
+
+        def end(stream: object, graph: Any) -> int:
+            work, machine.captured = machine.captured, None
+            if not work or machine.capture_fails:
+                return 901
+            graph._obj.value = len(machine.graphs) + 1
+            machine.graphs.append(work)
+            return 0
+
+        def instantiate(executable: Any, graph: Any, flags: object) -> int:
+            executable._obj.value = graph.value
+            machine.events.append("captured")
+            return 0
+
+        def launch(graph: Any, stream: object) -> int:
+            if machine.launch_fails:
+                return 700
+            machine.events.append("replay")
+            for work in machine.graphs[graph.value - 1]:
+                work()
+            return 0
+
+        def destroyed(graph: Any) -> int:
+            machine.destroyed += 1
+            return 0
+
+        return SimpleNamespace(
+            cuStreamBeginCapture_v2=begin, cuStreamEndCapture=end, cuGraphInstantiateWithFlags=instantiate,
+            cuGraphLaunch=launch, cuGraphExecDestroy=destroyed, cuGraphDestroy=lambda graph: 0,
+        )  # fmt: skip
+
     def map_at(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
         """Float32 values of the device's memory."""
         return self.buffers[address][: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
@@ -151,10 +194,18 @@ class Machine:
                 self.addresses[name] = address
 
             def execute_async_v3(self, stream: int) -> bool:
+                source, target, shape = self.addresses["lr"], self.addresses["sr"], self.shape
+
+                def run() -> None:
+                    lr = machine.map_at(source, shape)
+                    sr = lr.repeat(self.scale, 2).repeat(self.scale, 3) + machine.added
+                    machine.map_at(target, sr.shape)[...] = sr
+
+                if machine.captured is not None:
+                    machine.captured.append(run)
+                    return not machine.capture_fails
                 machine.events.append("run")
-                lr = machine.map_at(self.addresses["lr"], self.shape)
-                sr = lr.repeat(self.scale, 2).repeat(self.scale, 3) + machine.added
-                machine.map_at(self.addresses["sr"], sr.shape)[...] = sr
+                run()
                 return True
 
         class Engine:

@@ -12,7 +12,7 @@ from conftest import ModelFactory
 from fake_cuda import Machine
 
 from runtime import SuperResolver
-from runtime.backends import pixels, trt
+from runtime.backends import device_memory, pixels, trt
 from runtime.backends.engine_build import BuildRequest, Profile
 from runtime.backends.trt import TrtBackend
 from runtime.engine_cache import EngineCache, EngineKey
@@ -28,6 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake.pycuda())
     monkeypatch.setitem(sys.modules, "tensorrt", fake.tensorrt())
     monkeypatch.setenv("IGNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(device_memory, "load_driver", fake.driver)
     monkeypatch.setattr(pixels, "PixelKernels", fake.pixel_kernels())
     library = tmp_path / "good.so"
     library.write_bytes(b"one version")
@@ -138,6 +139,68 @@ def test_floats_where_the_library_is_not_at_hand(
     assert caplog.text.count("8-bit pictures go to the GPU as floats, four times the bytes.") == 1
     assert ADVICE in caplog.text
     assert machine.up == 3 * 4 * PIXELS
+
+
+def noise(count: int, height: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, SIDE, 3), np.uint8)
+
+
+def test_a_graph_for_each_lane_and_shape(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
+    resolver = SuperResolver(x2_model, backend="tensorrt")
+
+    def run(images: np.ndarray) -> list[str]:
+        machine.events.clear()
+        for image, result in zip(images, resolver._backend.run_all(images[:, None]), strict=True):
+            np.testing.assert_array_equal(result[0], repeated(image))
+        return [event for event in machine.events if event not in ("up", "down")]
+
+    # Each of the three lanes runs plainly, then is captured, then only replays.
+    assert run(noise(8)) == ["run"] * 3 + ["captured", "replay"] * 3 + ["replay"] * 2
+    assert run(noise(4)) == ["replay"] * 4
+    assert machine.destroyed == 0
+    # Another shape has graphs of its own; those of the shape before are gone.
+    assert run(noise(4, height=9)) == ["run"] * 3 + ["captured", "replay"]
+    assert machine.destroyed == 3
+    assert run(noise(1)) == ["run"]
+    assert machine.destroyed == 4
+    machine.events.clear()
+    floats = noise(2).transpose(0, 3, 1, 2).astype(np.float32)  # the same addresses
+    for values in floats:
+        np.testing.assert_array_equal(resolver._backend.run(values[None])[0], values.repeat(2, 1).repeat(2, 2))
+    assert machine.events == ["up", "captured", "replay", "down", "up", "replay", "down"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("capture_fails", "no CUDA graphs: cuStreamEndCapture failed with CUDA error 901."),
+        ("launch_fails", "no CUDA graphs: cuGraphLaunch failed with CUDA error 700."),
+    ],
+)
+def test_without_graphs_where_they_fail(
+    machine: Machine, built, x2_model: Path, caplog: pytest.LogCaptureFixture, failure: str, message: str
+) -> None:
+    resolver = SuperResolver(x2_model, backend="tensorrt")
+    setattr(machine, failure, True)
+    images = noise(8)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        for image, result in zip(images, resolver._backend.run_all(images[:, None]), strict=True):
+            np.testing.assert_array_equal(result[0], repeated(image))
+    assert caplog.text.count("no CUDA graphs") == 1
+    assert message in caplog.text
+    assert [event for event in machine.events if event == "run"] == ["run"] * 8
+
+
+def test_without_the_drivers_library(machine: Machine, built, x2_model: Path, monkeypatch, caplog) -> None:
+    def absent() -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(device_memory, "load_driver", absent)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        resolver = SuperResolver(x2_model, backend="tensorrt")
+        for image in noise(5):
+            np.testing.assert_array_equal(resolver(image), repeated(image))
+    assert caplog.text.count("no CUDA graphs: libcuda.so.1: cannot open shared object file.") == 1
 
 
 def test_a_larger_input_has_a_larger_engine(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
