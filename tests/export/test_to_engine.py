@@ -72,7 +72,7 @@ def test_it_builds_and_says_what(
     output = capsys.readouterr().out
     assert "minimum 1x32x32, optimum 2x65x80, maximum 2x65x80" in output
     assert "All 2 graph operators are plugin layers; the plugin library is inside the engine." in output
-    assert f"Convolutions: 2 in {precision}." in output
+    assert f"Convolutions: 2 in {precision} (in the network, whose types are binding; TensorRT-RTX compiles" in output
     assert plugin.read_bytes() in engine.read_bytes()
     assert cache.stat().st_size > 0
     left = {path.name for path in tmp_path.iterdir()}
@@ -182,7 +182,7 @@ def test_fp16_that_is_not(tmp_path: Path, plugin: Path, capsys: pytest.CaptureFi
         tmp_path, graph_network().replace(b"\x0eignn.precision\x12\x04fp32", b"\x0eignn.precision\x12\x04fp16")
     )
     message = fails([model, "--plugin", str(plugin), *RTX, *SIZES], tmp_path, capsys)
-    assert "says fp16, but none of its convolutions computes in it" in message
+    assert "says fp16, but none of the convolutions of the network computes in it" in message
 
 
 def test_the_plugin_is_not_there(
