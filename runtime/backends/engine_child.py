@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime.backends.engine_build import PLUGIN_BUILD, BuildReport, BuildRequest, read_request
 from runtime.backends.engine_layers import engine_convolutions
-from runtime.backends.tensorrt_library import NAMES, import_tensorrt, make_logger
+from runtime.backends.tensorrt_library import NAMES, import_tensorrt, load_plugin, make_logger
 from runtime.errors import BackendUnavailableError
 
 _FLUSHED = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -31,8 +31,7 @@ def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
     trt = import_tensorrt(request.flavor)
     logger = make_logger(trt, lambda message: tell(said=message))
     builder = trt.Builder(logger)
-    registry = trt.get_plugin_registry()
-    if request.plugin is not None and registry.load_library(str(request.plugin)) is None:
+    if request.plugin is not None and not load_plugin(trt, logger, request.plugin):
         raise RefusalError(
             f"{NAMES[request.flavor]} {trt.__version__} cannot load the plugin library {request.plugin}: it is damaged "
             f"or was built for another version. Build it again: {PLUGIN_BUILD}"

@@ -79,6 +79,15 @@ def make_logger(trt: ModuleType, said: Callable[[str], None]) -> object:
     return Logger()
 
 
+def load_plugin(trt: ModuleType, logger: object, library: Path) -> bool:
+    """Register the graph operators' plugins; False if TensorRT cannot load the library."""
+    trt.init_libnvinfer_plugins(logger, "")
+    registry = trt.get_plugin_registry()
+    if any(getattr(creator, "plugin_namespace", "") == "ignn" for creator in registry.all_creators):
+        return True  # by an earlier backend of this process
+    return registry.load_library(str(library)) is not None
+
+
 def provider_libraries() -> list[Path]:
     """TensorRT-RTX's libraries in the wheel of ONNX Runtime's provider, the core first; empty if it is absent."""
     provider = importlib.util.find_spec(_PROVIDER)

@@ -18,7 +18,7 @@ from runtime.backends import BackendMemoryError, Values, non_finite
 from runtime.backends.device_memory import Device, Lane
 from runtime.backends.engine_build import PLUGIN_BUILD, BuildRequest, Profile, Size, build_engine, check_plugin
 from runtime.backends.pixels import find_pixel_kernels
-from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt, make_logger
+from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
 from runtime.engine_cache import EngineCache, EngineKey
 from runtime.errors import BackendUnavailableError, EngineError
 from runtime.metadata import ModelMetadata, read_metadata
@@ -83,7 +83,11 @@ class TrtBackend:
         self._said: list[str] = []
         self._logger = make_logger(self._trt, self._said.append)
         self._plugin = _find_plugin(engine) if facts.operator_calls else None
-        self._load_plugin()
+        if self._plugin is not None and not load_plugin(self._trt, self._logger, self._plugin):
+            raise BackendUnavailableError(
+                self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
+                + f" Build it again: {PLUGIN_BUILD}"
+            )
         self._pixels = find_pixel_kernels(self.metadata.unit)
         self.description = f"{NAMES[flavor]} {self._trt.__version__} ({self._device.name})"
         self._lock = threading.Lock()
@@ -272,22 +276,6 @@ class TrtBackend:
         config = engine.create_runtime_config()
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return engine.create_execution_context(config)
-
-    def _load_plugin(self) -> None:
-        if self._plugin is None:
-            return
-        self._trt.init_libnvinfer_plugins(self._logger, "")
-        registry = self._trt.get_plugin_registry()
-        names = {
-            creator.name for creator in registry.all_creators if getattr(creator, "plugin_namespace", "") == "ignn"
-        }
-        if names:  # by an earlier backend of this process
-            return
-        if registry.load_library(str(self._plugin)) is None:
-            raise BackendUnavailableError(
-                self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
-                + f" Build it again: {PLUGIN_BUILD}"
-            )
 
     def _failure(self, what: str) -> Exception:
         """What TensorRT said as an error: of memory, which the resolver can mend, or of the engine."""
