@@ -73,7 +73,14 @@ def describe(report: BuildReport, request: BuildRequest) -> list[str]:
         graph = f"No plugin: the {report.operator_calls} graph operators run as their ONNX bodies, slowly."
     types = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
     counts = ", ".join(f"{number} in {types.get(name, name)}" for name, number in sorted(report.convolutions.items()))
-    return [f"{NAMES[request.flavor]} {report.version}", graph, f"Convolutions: {counts or 'none'}."]
+    name = NAMES[request.flavor]
+    if report.inspected:
+        source = "by the engine's inspector"
+    elif request.flavor == "tensorrt-rtx":
+        source = f"in the network, whose types are binding; {name} compiles the engine's layers on the GPU that runs it"
+    else:
+        source = "in the network, whose types are binding; the engine's inspector does not tell"
+    return [f"{name} {report.version}", graph, f"Convolutions: {counts or 'none'} ({source})."]
 
 
 def _profile(arguments: argparse.Namespace, *, halo: str) -> Profile:

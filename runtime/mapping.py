@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from runtime.tiling import Composer, Tile
 
 if TYPE_CHECKING:
+    from runtime.backends import Values
     from runtime.picture import Picture
     from runtime.super_resolver import SuperResolver
 
@@ -26,13 +26,13 @@ class Pending:
     image: Any
     error: BaseException | None = None
     source: Picture | None = None
-    lr: NDArray[np.float32] | None = None
+    lr: Values | None = None
     composer: Composer | None = None
     tiles: deque[Tile] = field(default_factory=deque)
     bands: list[NDArray[Any]] = field(default_factory=list)
     result: Any = None
 
-    def crop(self) -> NDArray[np.float32]:
+    def crop(self) -> Values:
         """The LR pixels of the next tile's crop."""
         assert self.lr is not None
         tile = self.tiles[0]
@@ -130,7 +130,7 @@ class ResultIterator(Iterator[Any]):
     def _run(self, waiting: deque[Pending]) -> None:
         """One batch: the next tile of the first image, and as many of equal size as there are, across images."""
         shape = waiting[0].crop().shape
-        batch: list[tuple[Pending, Tile, NDArray[np.float32]]] = []
+        batch: list[tuple[Pending, Tile, Values]] = []
         for item in waiting:
             while item.tiles and len(batch) < self._batch and item.crop().shape == shape:
                 batch.append((item, item.tiles[0], item.crop()))

@@ -47,6 +47,11 @@ class ModelMetadata:
     precision: str
     bytes_per_pixel: int
 
+    @property
+    def unit(self) -> float:
+        """What values 0..255 are divided by for the network."""
+        return 255.0 if self.value_range == "0..1" else 1.0
+
 
 def read_metadata(
     properties: Mapping[str, str],

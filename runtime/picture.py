@@ -158,8 +158,10 @@ def eight_bits(picture: Picture) -> Picture:
     return replace(picture, color=reduce(picture.color), alpha=alpha)
 
 
-def network_input(picture: Picture) -> NDArray[np.float32]:
-    """(H, W, 3) float32 RGB 0..255 for the network."""
+def network_input(picture: Picture) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """(H, W, 3) RGB 0..255 for the network: the picture's own bytes where they are just that, float32 elsewhere."""
+    if picture.color.dtype == np.uint8 and not picture.is_grey and (picture.alpha is None or picture.alpha.all()):
+        return picture.color
     color = picture.color.astype(np.float32)
     if picture.color.dtype != np.uint8:
         color *= np.float32(255 / picture.maximum)

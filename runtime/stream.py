@@ -110,8 +110,10 @@ def _bands(
     composer = Composer(plan, resolver.scale, resolver.converter(rows.dtype, grey=rows.channels == 1))
     for done, tile in enumerate(plan):
         band = rows.read(tile.row.crop_start, tile.row.crop_stop)
-        crop = band[:, tile.column.crop_start : tile.column.crop_stop].astype(np.float32) * np.float32(255 / maximum)
-        crop = np.repeat(crop, 3, axis=2) if rows.channels == 1 else crop
+        crop = band[:, tile.column.crop_start : tile.column.crop_stop]
+        if rows.dtype != np.uint8 or rows.channels == 1:
+            crop = crop.astype(np.float32) * np.float32(255 / maximum)
+            crop = np.repeat(crop, 3, axis=2) if rows.channels == 1 else crop
         for _, finished in composer.add(tile, resolver.run_tile(crop, tile)):
             yield finished
         progress(done + 1, len(plan))

@@ -15,13 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime import picture as pictures
-from runtime.backends import BackendMemoryError
+from runtime.backends import BackendMemoryError, Values, non_finite
 from runtime.backends.opening import open_backend, read_model
-from runtime.errors import (
-    DeviceMemoryError,
-    NonFiniteOutputError,
-    UsageError,
-)
+from runtime.errors import DeviceMemoryError, UsageError
 from runtime.metadata import ModelMetadata
 from runtime.tiling import Composer, Convert, Segment, Tile, TilePlan, largest_tile, plan_tiles, split
 
@@ -100,6 +96,8 @@ class SuperResolver:
         self._backend = open_backend(content, source, backend, providers, threads, scale, value_range)
         self._tile, self._halo, self._self_ensemble = tile, halo, self_ensemble
         self._max_pixels = max_pixels
+        # Rounded values are not for averaging.
+        self._as_bytes = self._backend.takes_bytes and not self_ensemble and not self._approximate
         self._tile_limit: int | None = None  # set when memory ran out once
         self._warned = False
 
@@ -194,12 +192,11 @@ class SuperResolver:
     def converter(self, dtype: np.dtype[Any], *, grey: bool) -> Convert:
         """What makes a picture's values of the network's, after a look at them."""
 
-        def convert(sr: NDArray[np.float32]) -> NDArray:
+        def convert(sr: Values) -> NDArray:
+            if sr.dtype == np.uint8:  # as the picture's: the backend has looked at them
+                return sr
             if not np.isfinite(sr).all():
-                raise NonFiniteOutputError(
-                    f"The network ({self.metadata.name}, {self.metadata.precision}) gave NaN or infinite values. "
-                    "Use the fp32 file of this model, and report it with the image."
-                )
+                raise non_finite(self.metadata)
             return pictures.quantize(sr, dtype, grey=grey)
 
         return convert
@@ -210,7 +207,7 @@ class SuperResolver:
 
     def super_resolve(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
         """The network itself: (H, W, 3) float32 RGB 0..255 in, (scale*H, scale*W, 3) out, not clamped, not rounded."""
-        return self._super_resolve(lr, lambda sr: sr)
+        return self._super_resolve(np.asarray(lr, np.float32), lambda sr: sr)
 
     def plan(self, height: int, width: int, *, batch: int = 1, most_bytes: int | None = None) -> TilePlan:
         """How an image of that size will be cut, if `batch` tiles run at once in at most `most_bytes` of memory."""
@@ -227,8 +224,7 @@ class SuperResolver:
         if self._tile_limit is not None:
             tile = min(tile or self._tile_limit, self._tile_limit)
         plan = plan_tiles(height, width, self.metadata, tile=tile, halo=self._halo)
-        approximate = not self.metadata.exact or (self._halo is not None and self._halo < self.metadata.halo)
-        if len(plan) > 1 and approximate and not self._warned:
+        if len(plan) > 1 and self._approximate and not self._warned:
             self._warned = True
             logger.warning(
                 "tiles are approximate: halo %s, exact from %s on",
@@ -237,7 +233,12 @@ class SuperResolver:
             )
         return plan
 
-    def _super_resolve(self, lr: NDArray[np.float32], convert: Convert) -> NDArray:
+    @property
+    def _approximate(self) -> bool:
+        """Whether tiles are blended, because they are not exact."""
+        return not self.metadata.exact or (self._halo is not None and self._halo < self.metadata.halo)
+
+    def _super_resolve(self, lr: Values, convert: Convert) -> NDArray:
         if not self._self_ensemble:
             return self._tiled(lr, convert)
         total: NDArray[np.float32] | None = None
@@ -251,7 +252,7 @@ class SuperResolver:
         assert total is not None
         return convert(total / np.float32(8))
 
-    def _tiled(self, lr: NDArray[np.float32], convert: Convert) -> NDArray:
+    def _tiled(self, lr: Values, convert: Convert) -> NDArray:
         plan = self.plan(*lr.shape[:2])
         composer = Composer(plan, self.scale, convert)
         if len(plan) == 1:
@@ -267,10 +268,10 @@ class SuperResolver:
         assert sr is not None
         return sr
 
-    def _run_tiles(self, lr: NDArray[np.float32], tiles: list[Tile]) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
+    def _run_tiles(self, lr: Values, tiles: list[Tile]) -> Iterator[tuple[Tile, Values]]:
         """The network on each tile's crop; alone, and smaller, from the first on that memory does not allow."""
 
-        def crop(tile: Tile) -> NDArray[np.float32]:
+        def crop(tile: Tile) -> Values:
             return lr[tile.row.crop_start : tile.row.crop_stop, tile.column.crop_start : tile.column.crop_stop]
 
         done = 0
@@ -282,8 +283,10 @@ class SuperResolver:
             for tile in tiles[done:]:
                 yield tile, self.run_tile(crop(tile), tile)
 
-    def run_tile(self, crop: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
-        """The network on one crop, (H, W, 3) float32 0..255; smaller tiles where memory runs out.
+    def run_tile(self, crop: Values, tile: Tile) -> Values:
+        """The network on one crop, (H, W, 3) uint8 or float32 0..255; smaller tiles where memory runs out.
+
+        The result is uint8, or float32 not clamped, by the backend.
 
         What lies outside the tile is not meaningful in the result after memory ran out.
         """
@@ -308,7 +311,7 @@ class SuperResolver:
             if self._tile_limit is None or half < self._tile_limit:
                 self._tile_limit = half
                 logger.warning("out of memory with a tile of %d: going on with %d", side, half)
-            sr = np.zeros((len(crop) * self.scale, crop.shape[1] * self.scale, 3), np.float32)
+            sr = np.zeros((len(crop) * self.scale, crop.shape[1] * self.scale, 3), self._kind(crop))
             for part in parts:
                 r, c, s = part.row, part.column, self.scale
                 result = self.run_tile(crop[r.crop_start : r.crop_stop, c.crop_start : c.crop_stop], part)
@@ -318,7 +321,7 @@ class SuperResolver:
                 ]
             return sr
 
-    def run_batch(self, crops: list[NDArray[np.float32]], tiles: list[Tile]) -> list[NDArray[np.float32]]:
+    def run_batch(self, crops: list[Values], tiles: list[Tile]) -> list[Values]:
         """The network on crops of equal size at once; one by one where memory runs out."""
         if len(crops) > 1:
             try:
@@ -333,7 +336,8 @@ class SuperResolver:
         item.source = source
         if self._self_ensemble:  # eight passes, which share no tiles
             return
-        item.lr = pictures.network_input(source)
+        lr = pictures.network_input(source)
+        item.lr = lr.copy() if lr is source.color else lr  # the caller may fill its array again
         plan = self.plan(*item.lr.shape[:2], batch=batch)
         item.composer, item.tiles = (
             Composer(plan, self.scale, self.converter(source.color.dtype, grey=source.is_grey)),
@@ -355,19 +359,24 @@ class SuperResolver:
             return [Segment(start, stop, 0, length)]
         return split(start, stop, length, tile, halo, self.metadata)
 
-    def _run(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _run(self, crops: Values) -> list[Values]:
         """(N, H, W, 3) 0..255 in, (scale*H, scale*W, 3) each out, by the backend's layout and value range."""
         return self._output(self._backend.run(self._input(crops)))
 
-    @property
-    def _unit(self) -> np.float32:
-        return np.float32(255 if self.metadata.value_range == "0..1" else 1)
+    def _kind(self, crops: Values) -> type[np.uint8] | type[np.float32]:
+        """The type in which they go to the backend, and their results come back."""
+        return np.uint8 if crops.dtype == np.uint8 and self._as_bytes else np.float32
 
-    def _input(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(crops.transpose(0, 3, 1, 2) / self._unit, dtype=np.float32)
+    def _input(self, crops: Values) -> Values:
+        if self._kind(crops) is np.uint8:
+            return crops
+        values = crops.astype(np.float32, copy=False).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(values / np.float32(self.metadata.unit))
 
-    def _output(self, sr: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        return [one.transpose(1, 2, 0) * self._unit for one in sr]
+    def _output(self, sr: Values) -> list[Values]:
+        if sr.dtype == np.uint8:
+            return list(sr)
+        return [one.transpose(1, 2, 0) * np.float32(self.metadata.unit) for one in sr]
 
 
 def _as_kind(picture: pictures.Picture, image: Any) -> Any:  # noqa: ANN401 - the kind that `image` is of

@@ -21,10 +21,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends import Values
 from runtime.metadata import ModelMetadata
 
-Convert = Callable[[NDArray[np.float32]], NDArray]
-"""Makes final values (for example uint8) of the network's float32 ones, pixel by pixel."""
+Convert = Callable[[Values], NDArray]
+"""Makes final values (for example uint8) of the network's, pixel by pixel; may be given some that are final."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Composer:
         self._band: NDArray | None = None
         self._carry: NDArray[np.float32] | None = None
 
-    def add(self, tile: Tile, sr: NDArray[np.float32]) -> list[tuple[int, NDArray]]:
+    def add(self, tile: Tile, sr: Values) -> list[tuple[int, NDArray]]:
         """Take the network's result for a tile's crop, (H, W, 3); tiles come in the plan's order.
 
         Returns:

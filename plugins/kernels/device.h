@@ -90,6 +90,9 @@ inline int shared_memory_per_block(size_t* bytes) {
     return error;
 }
 
+// Queues the writing of zeros.
+inline int clear(void* target, size_t bytes, cudaStream_t stream) { return cudaMemsetAsync(target, 0, bytes, stream); }
+
 template <typename... Parameters, typename... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes, cudaStream_t stream,
            Arguments... arguments) {

@@ -1,4 +1,4 @@
-// What both launchers' C interfaces share.
+// What the launchers' C interfaces share.
 #pragma once
 
 #ifdef __cplusplus

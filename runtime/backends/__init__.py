@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import NonFiniteOutputError
 from runtime.metadata import ModelMetadata
+
+Values = NDArray[Any]
+"""A network's values, float32, or a picture's, uint8."""
 
 
 class BackendMemoryError(Exception):
     """A run did not fit in memory. The resolver halves the tile and tries again; users see `DeviceMemoryError`."""
+
+
+def non_finite(metadata: ModelMetadata) -> NonFiniteOutputError:
+    """The error of a result that is no picture."""
+    return NonFiniteOutputError(
+        f"The network ({metadata.name}, {metadata.precision}) gave NaN or infinite values. Use the fp32 file of this "
+        "model, and report it with the image."
+    )
 
 
 class Backend(Protocol):
@@ -26,7 +37,12 @@ class Backend(Protocol):
     def description(self) -> str:
         """What runs where, for people: `ONNX Runtime 1.20 (CPUExecutionProvider)`."""
 
-    def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether it also takes (N, H, W, 3) uint8 RGB, and gives such for it: rounded, clamped, and an error
+        (`non_finite`) where the network's values are not finite."""
+
+    def run(self, lr: Values) -> Values:
         """(N, 3, H, W) float32 RGB in the metadata's value range -> (N, 3, scale*H, scale*W) float32, not clamped.
 
         Safe to call from several threads: they wait for one another.
@@ -35,7 +51,7 @@ class Backend(Protocol):
             BackendMemoryError: it did not fit in memory.
         """
 
-    def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         """`run` of each, in order; a backend on a device copies some while it runs others.
 
         Raises:

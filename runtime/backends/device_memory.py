@@ -1,9 +1,12 @@
-"""Every call of pycuda: the device, its memory, and copies that run beside the network."""
+"""Every call of pycuda and of CUDA's driver: the device, its memory, copies that run beside the network, graphs."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
-from collections.abc import Iterator
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +15,11 @@ from numpy.typing import NDArray
 
 from runtime.backends import BackendMemoryError
 from runtime.errors import BackendUnavailableError, IgnnError
+
+logger = logging.getLogger("ignn")
+
+THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads, as PyTorch's, may go on allocating memory."""
 
 
 class Device:
@@ -41,6 +49,7 @@ class Device:
             self.name = str(device.name())
             self.compute_capability = "{}.{}".format(*device.compute_capability())
             self._context = device.retain_primary_context()
+            self._graphs = Graphs()
         except self._cuda.Error as error:
             raise BackendUnavailableError(
                 f"CUDA found no device ({error}). Install the driver, or run elsewhere: --backend ort --provider cpu"
@@ -70,7 +79,7 @@ class Device:
 
     def lane(self) -> Lane:
         """What one input in flight needs; call in `current()`."""
-        return Lane(self._cuda)
+        return Lane(self._cuda, self._graphs)
 
 
 class Lane:
@@ -79,11 +88,13 @@ class Lane:
     Every method is called in `Device.current()`.
     """
 
-    def __init__(self, cuda: Any) -> None:  # noqa: ANN401
-        self._cuda = cuda
+    def __init__(self, cuda: Any, graphs: Graphs) -> None:  # noqa: ANN401
+        self._cuda, self._graphs = cuda, graphs
         self._stream = cuda.Stream()
-        self._host: dict[str, NDArray[np.float32]] = {}
-        self._device: dict[str, Any] = {}
+        self._graph: ctypes.c_void_p | None = None
+        self._enqueued = False
+        self._host: dict[str, NDArray[np.uint8]] = {}
+        self._device: dict[str, tuple[Any, int]] = {}
 
     @property
     def stream(self) -> int:
@@ -91,26 +102,49 @@ class Lane:
         return int(self._stream.handle)
 
     def address(self, name: str, size: int) -> int:
-        """The device address of a tensor of `size` float32 values."""
-        if name not in self._host or self._host[name].size < size:
-            self._host.pop(name, None)
-            if name in self._device:
-                self._device.pop(name).free()
-            self._device[name] = self._cuda.mem_alloc(4 * size)
-            self._host[name] = self._cuda.pagelocked_empty(size, np.float32)
-        return int(self._device[name])
+        """The device address of `size` bytes."""
+        memory, there = self._device.get(name, (None, 0))
+        if there < size:
+            self.forget()
+            if memory is not None:
+                del self._device[name]
+                memory.free()
+            self._device[name] = self._cuda.mem_alloc(size), size
+        return int(self._device[name][0])
 
-    def upload(self, name: str, values: NDArray[np.float32]) -> int:
-        """Begin to copy a tensor to the device; returns its address there."""
-        address = self.address(name, values.size)
-        host = self._host[name][: values.size]
-        host[:] = values.reshape(-1)
+    def upload(self, name: str, values: NDArray[Any]) -> int:
+        """Begin to copy an array to the device; returns its address there."""
+        address = self.address(name, values.nbytes)
+        host = self._pinned(name, values.nbytes)
+        np.copyto(host.view(values.dtype).reshape(values.shape), values)
         self._cuda.memcpy_htod_async(address, host, self._stream)
         return address
 
     def download(self, name: str, size: int) -> None:
-        """Begin to copy a tensor back."""
-        self._cuda.memcpy_dtoh_async(self._host[name][:size], self.address(name, size), self._stream)
+        """Begin to copy `size` bytes back."""
+        self._cuda.memcpy_dtoh_async(self._pinned(name, size), self.address(name, size), self._stream)
+
+    def enqueue(self, work: Callable[[], bool]) -> bool:
+        """Queue the same work each time: `work` queues it on this stream, and returns whether it could.
+
+        The first time plainly, which lets TensorRT settle what depends on the shape; the second time it is captured in
+        a graph, which is launched from then on. `forget()` begins anew.
+        """
+        if self._graph is None and self._enqueued:
+            self._graph = self._graphs.capture(self.stream, work)
+        if self._graph is not None and self._graphs.launch(self._graph, self.stream):
+            return True
+        self._enqueued = work()
+        return self._enqueued
+
+    def forget(self) -> None:
+        """The work that `enqueue` queues is another from now on: its shapes or addresses are."""
+        if self._graph is not None:
+            self._graphs.destroy(self._graph)
+        self._graph, self._enqueued = None, False
+
+    def __del__(self) -> None:
+        self.forget()
 
     def wait_for(self, event: Any) -> None:  # noqa: ANN401
         """What is begun later waits for the event; one that was never recorded is over."""
@@ -120,11 +154,94 @@ class Lane:
         """The event is over when all begun so far is."""
         event.record(self._stream)
 
-    def result(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Wait for all that was begun; a copy of the tensor."""
+    def result(self, name: str, size: int) -> NDArray[np.uint8]:
+        """Wait for all that was begun; a copy of the `size` bytes that were downloaded."""
         self.synchronize()
-        return self._host[name][: int(np.prod(shape))].reshape(shape).copy()
+        return self._pinned(name, size).copy()
 
     def synchronize(self) -> None:
         """Wait for all that was begun."""
         self._stream.synchronize()
+
+    def _pinned(self, name: str, size: int) -> NDArray[np.uint8]:
+        if name not in self._host or self._host[name].size < size:
+            self._host.pop(name, None)
+            self._host[name] = self._cuda.pagelocked_empty(size, np.uint8)
+        return self._host[name][:size]
+
+
+class Graphs:
+    """CUDA graphs by the driver's own calls: pycuda has none. After one failure no more are used, and the log says so.
+
+    `capture` and `launch` are called in `Device.current()`.
+    """
+
+    def __init__(self) -> None:
+        self._driver: Any = None
+        try:
+            self._driver = load_driver()
+        except OSError as error:
+            self._give_up(error)
+        self._usable = self._driver is not None
+
+    def capture(self, stream: int, work: Callable[[], bool]) -> ctypes.c_void_p | None:
+        """What `work` queues on the stream, ready to launch; nothing runs yet. None if it cannot be captured."""
+        if not self._usable:
+            return None
+        handle, graph, executable = ctypes.c_void_p(stream), ctypes.c_void_p(), ctypes.c_void_p()
+        try:
+            self._call("cuStreamBeginCapture_v2", handle, THREAD_LOCAL)
+            try:
+                queued = work()
+            finally:
+                self._call("cuStreamEndCapture", handle, ctypes.byref(graph))
+            if not queued:
+                raise _GraphError("TensorRT does not queue its work while it is captured")
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+            return executable
+        except _GraphError as error:
+            self._give_up(error)
+            return None
+        finally:
+            if graph:
+                self._driver.cuGraphDestroy(graph)
+
+    def launch(self, graph: ctypes.c_void_p, stream: int) -> bool:
+        """Queue a graph; False if it cannot be."""
+        if not self._usable:
+            return False
+        try:
+            self._call("cuGraphLaunch", graph, ctypes.c_void_p(stream))
+        except _GraphError as error:
+            self._give_up(error)
+            return False
+        return True
+
+    def destroy(self, graph: ctypes.c_void_p) -> None:
+        """Free a graph; one that runs ends first."""
+        self._driver.cuGraphExecDestroy(graph)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        try:
+            status = getattr(self._driver, name)(*arguments)
+        except AttributeError as error:
+            raise _GraphError(f"the driver has no {name}") from error
+        if status != 0:
+            raise _GraphError(f"{name} failed with CUDA error {status}")
+
+    def _give_up(self, reason: Exception) -> None:
+        self._usable = False
+        logger.warning("no CUDA graphs: %s. The network runs without them; small pictures take longer.", reason)
+
+
+class _GraphError(Exception):
+    """A call of the driver failed."""
+
+
+def load_driver() -> ctypes.CDLL:
+    """CUDA's driver library.
+
+    Raises:
+        OSError: it is not installed.
+    """
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -76,6 +76,7 @@ class BuildReport:
         operator_calls: calls of our operators in the ONNX file.
         plugin_layers: layers of the network that are plugins.
         convolutions: number of convolution layers by the type they compute in, e.g. {"HALF": 40}.
+        inspected: whether these are the engine's own, by its inspector; else those of the network it was built from.
         plugin_inside: whether the engine file holds the plugin library.
         engine_bytes: size of the engine.
     """
@@ -84,6 +85,7 @@ class BuildReport:
     operator_calls: int
     plugin_layers: int
     convolutions: dict[str, int]
+    inspected: bool
     plugin_inside: bool
     engine_bytes: int
 

@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from runtime.backends.engine_build import PLUGIN_BUILD, BuildReport, BuildRequest, read_request
-from runtime.backends.tensorrt_library import NAMES, import_tensorrt
+from runtime.backends.engine_layers import engine_convolutions
+from runtime.backends.tensorrt_library import NAMES, import_tensorrt, load_plugin, make_logger
 from runtime.errors import BackendUnavailableError
 
 _FLUSHED = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -28,10 +29,9 @@ def tell(**event: object) -> None:
 
 def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
     trt = import_tensorrt(request.flavor)
-    logger = _make_logger(trt)
+    logger = make_logger(trt, lambda message: tell(said=message))
     builder = trt.Builder(logger)
-    registry = trt.get_plugin_registry()
-    if request.plugin is not None and registry.load_library(str(request.plugin)) is None:
+    if request.plugin is not None and not load_plugin(trt, logger, request.plugin):
         raise RefusalError(
             f"{NAMES[request.flavor]} {trt.__version__} cannot load the plugin library {request.plugin}: it is damaged "
             f"or was built for another version. Build it again: {PLUGIN_BUILD}"
@@ -48,7 +48,21 @@ def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
     inside = request.plugin is not None and request.plugin.read_bytes() in engine
     if request.plugin_inside and request.plugin is not None and not inside:
         raise RefusalError("TensorRT left the plugin library out of the engine; build with --plugin-outside.")
-    return BuildReport(**(report | {"plugin_inside": inside, "engine_bytes": len(engine)}))
+    report |= {"plugin_inside": inside, "engine_bytes": len(engine), "inspected": False}
+    # TensorRT-RTX only compiles its kernels on the GPU that runs them: there is nothing to look into yet.
+    found = engine_convolutions(trt, logger, engine, request.profile.optimum) if request.flavor == "tensorrt" else {}
+    if found:
+        _check_precision(found, task, "the engine")
+        report |= {"convolutions": found, "inspected": True}
+    return BuildReport(**report)
+
+
+def _check_precision(convolutions: dict[str, int], task: dict[str, Any], what: str) -> None:
+    if task["precision"] == "fp16" and not convolutions.get("HALF"):
+        raise RefusalError(
+            f"The ONNX file says fp16, but none of the convolutions of {what} computes in it. Export it again: "
+            "ignn export --precision fp16"
+        )
 
 
 def _describe(trt: ModuleType, network: Any, request: BuildRequest, task: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
@@ -64,11 +78,7 @@ def _describe(trt: ModuleType, network: Any, request: BuildRequest, task: dict[s
     convolutions = Counter(
         layer.get_output(0).dtype.name for layer in layers if layer.type == trt.LayerType.CONVOLUTION
     )
-    if task["precision"] == "fp16" and not convolutions["HALF"]:
-        raise RefusalError(
-            "The ONNX file says fp16, but none of its convolutions computes in it. Export it again: "
-            "ignn export --precision fp16"
-        )
+    _check_precision(convolutions, task, "the network")
     return {
         "version": trt.__version__,
         "operator_calls": calls,
@@ -102,6 +112,7 @@ def _serialize(trt: ModuleType, builder: Any, network: Any, parser: Any, request
         profiles=[TrtProfile().add(lr.name, *sizes)],
         load_timing_cache=timing_cache,
         progress_monitor=_make_monitor(trt),
+        profiling_verbosity=trt.ProfilingVerbosity.DETAILED if request.flavor == "tensorrt" else None,
     )
     build = EngineBytesFromNetwork(
         (builder, network, parser), PostprocessConfig(config, postprocess), save_timing_cache=timing_cache
@@ -127,18 +138,6 @@ def _capability(trt: ModuleType, version: str) -> object:
             f"Invalid --compute-capability ({version}). TensorRT-RTX {trt.__version__} supports {known}."
         )
     return capability
-
-
-def _make_logger(trt: ModuleType) -> object:
-    class Logger(trt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: object, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                tell(said=message)
-
-    return Logger()
 
 
 def _make_monitor(trt: ModuleType) -> object:

@@ -57,6 +57,8 @@ class OrtBackend:
         ProviderFallbackError: ONNX Runtime gave another provider than was asked for.
     """
 
+    takes_bytes = False
+
     def __init__(
         self,
         model: Path | bytes,

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
@@ -62,6 +63,29 @@ def import_tensorrt(flavor: Flavor) -> ModuleType:
         raise BackendUnavailableError(
             f"{NAMES[flavor]} cannot be imported ({error}). Install it with: {INSTALL[flavor]}"
         ) from error
+
+
+def make_logger(trt: ModuleType, said: Callable[[str], None]) -> object:
+    """A logger for TensorRT that hands each error's text to `said`."""
+
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: object, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                said(message)
+
+    return Logger()
+
+
+def load_plugin(trt: ModuleType, logger: object, library: Path) -> bool:
+    """Register the graph operators' plugins; False if TensorRT cannot load the library."""
+    trt.init_libnvinfer_plugins(logger, "")
+    registry = trt.get_plugin_registry()
+    if any(getattr(creator, "plugin_namespace", "") == "ignn" for creator in registry.all_creators):
+        return True  # by an earlier backend of this process
+    return registry.load_library(str(library)) is not None
 
 
 def provider_libraries() -> list[Path]:

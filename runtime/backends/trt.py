@@ -13,12 +13,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from runtime.backends import BackendMemoryError
+from runtime.backends import BackendMemoryError, Values, non_finite
 from runtime.backends.device_memory import Device, Lane
 from runtime.backends.engine_build import PLUGIN_BUILD, BuildRequest, Profile, Size, build_engine, check_plugin
-from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt
+from runtime.backends.pixels import find_pixel_kernels
+from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
 from runtime.engine_cache import EngineCache, EngineKey
 from runtime.errors import BackendUnavailableError, EngineError
 from runtime.metadata import ModelMetadata, read_metadata
@@ -31,6 +31,12 @@ LANES = 3
 
 SMALLEST_SIDE = 256
 """Engines are built for sides of this times a power of two, so that few of them serve all sizes."""
+
+PIXELS_IN, PIXELS_OUT = "8-bit lr", "8-bit sr"
+"""Names of the pictures in a lane's memory, beside the network's tensors."""
+
+FLOAT = 4
+"""Bytes of a float32."""
 
 _MEMORY_WORDS = ("out of memory", "outofmemory", "cudaerrormemoryallocation", "failed to allocate")
 
@@ -75,14 +81,19 @@ class TrtBackend:
         self._device = Device(device)
         self._cache = cache or EngineCache()
         self._said: list[str] = []
-        self._logger = _make_logger(self._trt, self._said)
+        self._logger = make_logger(self._trt, self._said.append)
         self._plugin = _find_plugin(engine) if facts.operator_calls else None
-        self._load_plugin()
+        if self._plugin is not None and not load_plugin(self._trt, self._logger, self._plugin):
+            raise BackendUnavailableError(
+                self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
+                + f" Build it again: {PLUGIN_BUILD}"
+            )
+        self._pixels = find_pixel_kernels(self.metadata.unit)
         self.description = f"{NAMES[flavor]} {self._trt.__version__} ({self._device.name})"
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []
         self._profile: Profile | None = None
-        self._shape: tuple[int, ...] | None = None
+        self._size: Size | None = None
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -91,22 +102,27 @@ class TrtBackend:
             with self._device.current():
                 self._use(engine)
 
-    def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def takes_bytes(self) -> bool:
+        """See `Backend.takes_bytes`."""
+        return self._pixels is not None
+
+    def run(self, lr: Values) -> Values:
         """See `Backend.run`."""
         return next(self.run_all([lr]))
 
-    def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         """`run` of each, in order, with copies beside the network. Other threads wait until the last is taken.
 
         Raises:
             BackendMemoryError: one did not fit in memory; those before it that were not yielded are lost.
         """
-        begun: deque[tuple[Lane, tuple[int, ...]]] = deque()
+        begun: deque[tuple[Lane, Size, bool]] = deque()
         number = 0
         with self._lock:
             try:
                 for lr in inputs:
-                    while begun and (len(begun) == LANES or lr.shape != self._shape):
+                    while begun and (len(begun) == LANES or _size_of(lr) != self._size):
                         yield self._finish(*begun.popleft())
                     begun.append(self._begin(number % LANES, lr))
                     number += 1
@@ -114,41 +130,69 @@ class TrtBackend:
                     yield self._finish(*begun.popleft())
             finally:
                 with self._device.current():
-                    for lane, _ in begun:
+                    for lane, _, _ in begun:
                         lane.synchronize()
 
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
         return self._device.free_memory()
 
-    def _begin(self, number: int, lr: NDArray[np.float32]) -> tuple[Lane, tuple[int, ...]]:
-        n, _, height, width = lr.shape
-        shape = (n, 3, self.metadata.scale * height, self.metadata.scale * width)
+    def _begin(self, number: int, lr: Values) -> tuple[Lane, Size, bool]:
+        """Queue all that makes the result of an input; the result's size, and whether it is bytes."""
+        size = n, height, width = _size_of(lr)
+        large = n, self.metadata.scale * height, self.metadata.scale * width
         self._said.clear()
         with self._device.current():
-            if lr.shape != self._shape:
-                self._shape = None
-                self._make_fit((n, height, width))
-                if not self._context.set_input_shape(self._input, lr.shape):
-                    raise EngineError(self._why(f"refuses an input of shape {lr.shape}"))
-                self._shape = lr.shape
+            if size != self._size:
+                self._size = None
+                for lane in self._lanes:
+                    lane.forget()
+                self._make_fit(size)
+                if not self._context.set_input_shape(self._input, (n, 3, height, width)):
+                    raise EngineError(self._why(f"refuses an input of size {size}"))
+                self._size = size
             if not self._lanes:
                 self._computed = self._device.event()
                 self._lanes = [self._device.lane() for _ in range(LANES)]
             lane = self._lanes[number]
-            size = int(np.prod(shape))
-            self._context.set_tensor_address(self._input, lane.upload(self._input, np.ascontiguousarray(lr)))
-            self._context.set_tensor_address(self._output, lane.address(self._output, size))
-            lane.wait_for(self._computed)  # a context runs one input at a time
-            if not self._context.execute_async_v3(lane.stream):
-                raise self._failure("failed on an input of shape " + str(lr.shape))
-            lane.record(self._computed)
-            lane.download(self._output, size)
-        return lane, shape
+            sr = lane.address(self._output, FLOAT * _values(large))
+            if lr.dtype == np.uint8 and self._pixels is not None:
+                values = lane.address(self._input, FLOAT * _values(size))
+                pixels = lane.address(PIXELS_OUT, _values(large) + 1)
+                self._pixels.to_map(lane.upload(PIXELS_IN, lr), values, size, lane.stream)
+                self._run(lane, values, sr)
+                self._pixels.to_pixels(sr, pixels, large, lane.stream)
+                lane.download(PIXELS_OUT, _values(large) + 1)
+                return lane, large, True
+            self._run(lane, lane.upload(self._input, lr), sr)
+            lane.download(self._output, FLOAT * _values(large))
+            return lane, large, False
 
-    def _finish(self, lane: Lane, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def _run(self, lane: Lane, lr: int, sr: int) -> None:
+        """Queue the network itself, from address to address."""
+        self._context.set_tensor_address(self._input, lr)
+        self._context.set_tensor_address(self._output, sr)
+        lane.wait_for(self._computed)  # a context runs one input at a time
+        if not self._enqueue(lane):
+            raise self._failure(f"failed on an input of size {self._size}")
+        lane.record(self._computed)
+
+    def _enqueue(self, lane: Lane) -> bool:
+        def enqueue() -> bool:
+            return self._context.execute_async_v3(lane.stream)
+
+        # A lane's addresses stay, so that a graph of its own can be replayed; TensorRT-RTX makes graphs by itself.
+        return lane.enqueue(enqueue) if self._flavor == "tensorrt" else enqueue()
+
+    def _finish(self, lane: Lane, size: Size, as_bytes: bool) -> Values:
+        n, height, width = size
         with self._device.current():
-            return lane.result(self._output, shape)
+            if not as_bytes:
+                return lane.result(self._output, FLOAT * _values(size)).view(np.float32).reshape(n, 3, height, width)
+            pixels = lane.result(PIXELS_OUT, _values(size) + 1)
+        if pixels[-1]:
+            raise non_finite(self.metadata)
+        return pixels[:-1].reshape(n, height, width, 3)
 
     def _make_fit(self, size: Size) -> None:
         """Have an engine that takes that input."""
@@ -233,22 +277,6 @@ class TrtBackend:
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return engine.create_execution_context(config)
 
-    def _load_plugin(self) -> None:
-        if self._plugin is None:
-            return
-        self._trt.init_libnvinfer_plugins(self._logger, "")
-        registry = self._trt.get_plugin_registry()
-        names = {
-            creator.name for creator in registry.all_creators if getattr(creator, "plugin_namespace", "") == "ignn"
-        }
-        if names:  # by an earlier backend of this process
-            return
-        if registry.load_library(str(self._plugin)) is None:
-            raise BackendUnavailableError(
-                self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
-                + f" Build it again: {PLUGIN_BUILD}"
-            )
-
     def _failure(self, what: str) -> Exception:
         """What TensorRT said as an error: of memory, which the resolver can mend, or of the engine."""
         text = " ".join(self._said).lower()
@@ -272,18 +300,18 @@ def _find_plugin(engine: bytes | None) -> Path | None:
     return None if engine is not None and library.read_bytes() in engine else library
 
 
+def _size_of(lr: Values) -> Size:
+    """N, H, W of (N, H, W, 3) uint8 or (N, 3, H, W) float32."""
+    n, height, width = lr.shape[:3] if lr.dtype == np.uint8 else (lr.shape[0], *lr.shape[2:])
+    return n, height, width
+
+
+def _values(size: Size) -> int:
+    """Values of a picture of that size."""
+    n, height, width = size
+    return 3 * n * height * width
+
+
 def _side(side: int) -> int:
     """The side that an engine is built for, to serve this one."""
     return SMALLEST_SIDE << max(0, (side - 1).bit_length() - (SMALLEST_SIDE - 1).bit_length())
-
-
-def _make_logger(trt: ModuleType, said: list[str]) -> object:
-    class Logger(trt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: object, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                said.append(message)
-
-    return Logger()

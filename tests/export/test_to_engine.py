@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
+import onnx
 from graph_networks import graph_network
 
 from export.to_engine import main
@@ -72,28 +75,44 @@ def test_it_builds_and_says_what(
     output = capsys.readouterr().out
     assert "minimum 1x32x32, optimum 2x65x80, maximum 2x65x80" in output
     assert "All 2 graph operators are plugin layers; the plugin library is inside the engine." in output
-    assert f"Convolutions: 2 in {precision}." in output
+    assert f"Convolutions: 2 in {precision} (in the network, whose types are binding; TensorRT-RTX compiles" in output
     assert plugin.read_bytes() in engine.read_bytes()
     assert cache.stat().st_size > 0
     left = {path.name for path in tmp_path.iterdir()}
     assert left - {"timing.cache.lock"} == {"m.engine", "m.onnx", "timing.cache"}  # Polygraphy keeps its lock
 
 
-@pytest.mark.usefixtures("tensorrt_rtx")
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_an_exported_network_is_built(
-    tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str], scale: int
-) -> None:
-    """From one pixel on: the network pads small images before the plugins see them."""
+@functools.cache
+def exported(scale: int) -> bytes:
+    """A small network as the exporter writes it: traced once, which takes longer than the builds."""
     from export.to_onnx import to_onnx
     from train import IGNN, IGNNConfig
 
-    net = IGNN(IGNNConfig(scale=scale, channels=8, blocks=2, graph_after=1))
-    model, engine = write(tmp_path, to_onnx(net).SerializeToString()), tmp_path / "m.engine"
+    return to_onnx(IGNN(IGNNConfig(scale=scale, channels=8, blocks=2, graph_after=1))).SerializeToString()
+
+
+@pytest.mark.usefixtures("tensorrt_rtx")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_exported_network_is_built(
+    tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str], scale: int, precision: str
+) -> None:
+    """From one pixel on: the network pads small images before the plugins see them."""
+    from export.precision import to_half
+
+    proto = onnx.load_from_string(exported(scale))
+    calls = [node.op_type for node in proto.graph.node if node.domain == "ignn"]
+    assert sorted(calls) == ["AdaPNGather"] * 5 + ["WindowedKnn"]
+    proto = to_half(proto) if precision == "fp16" else proto
+    onnx.helper.set_model_props(proto, {"ignn.precision": precision})
+    model, engine = write(tmp_path, proto.SerializeToString()), tmp_path / "m.engine"
     assert main([model, "-o", str(engine), "--plugin", str(plugin), *RTX, "--tile", "64"]) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert "minimum 1x1x1" in output
-    assert "All 6 graph operators are plugin layers" in output
+    assert "All 6 graph operators are plugin layers; the plugin library is inside the engine." in output
+    assert plugin.read_bytes() in engine.read_bytes()
+    # The embedding and the graph stay in fp32.
+    assert re.search(r"Convolutions: \d+ in fp32" + (", [1-9]\\d* in fp16 " if precision == "fp16" else " "), output)
 
 
 @pytest.mark.usefixtures("tensorrt_rtx")
@@ -182,7 +201,7 @@ def test_fp16_that_is_not(tmp_path: Path, plugin: Path, capsys: pytest.CaptureFi
         tmp_path, graph_network().replace(b"\x0eignn.precision\x12\x04fp32", b"\x0eignn.precision\x12\x04fp16")
     )
     message = fails([model, "--plugin", str(plugin), *RTX, *SIZES], tmp_path, capsys)
-    assert "says fp16, but none of its convolutions computes in it" in message
+    assert "says fp16, but none of the convolutions of the network computes in it" in message
 
 
 def test_the_plugin_is_not_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
+pytest.importorskip("polygraphy")
 
 import train  # noqa: E402
 from export import verify  # noqa: E402
@@ -96,6 +98,31 @@ def test_comparison() -> None:
     assert verify.compare(ones, ones, 70) == (True, "PSNR inf dB, differences up to 0, 0 on average")
     assert verify.compare(ones, ones[:, :, 1:], 70) == (False, "shape (1, 3, 3, 4), (1, 3, 4, 4) expected")
     assert verify.compare(ones, ones * np.float32("nan"), 70) == (False, "48 values are NaN or infinite")
+    dark = verify.compare(ones, ones + np.float32(0.05), 70)  # the peak is white, not the picture's own
+    assert dark == (True, "PSNR 74.2 dB, differences up to 0.05, 0.05 on average")
+    assert verify.compare(ones, ones + np.float32(0.1), 70)[0] is False
+
+
+def test_polygraphy_compares_each_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    from polygraphy.comparator import Comparator
+
+    ones = np.ones((1, 3, 4, 4), np.float32)
+    seen = []
+    original = Comparator.compare_accuracy
+
+    def spy(runs, **options):
+        seen.append({name: list(iterations[0]) for name, iterations in runs})
+        return original(runs, **options)
+
+    monkeypatch.setattr(Comparator, "compare_accuracy", spy)
+    assert verify.compare(ones, ones, 70)[0]
+    assert seen == [{"expected": ["sr"], "actual": ["sr"]}]
+
+
+def test_without_polygraphy(model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    assert verify.main([model]) == 1
+    assert "Comparing needs Polygraphy (polygraphy is missing). Install it with: pip install" in capsys.readouterr().err
 
 
 def test_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

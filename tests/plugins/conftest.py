@@ -52,6 +52,7 @@ def host_kernels(host_library: Callable[..., Path]) -> HostKernels:
     sources = [
         kernels / "windowed_knn" / "windowed_knn.cu",
         kernels / "adapn_gather" / "adapn_gather.cu",
+        kernels / "pixels" / "pixels.cu",
         EMULATION / "kernels.cpp",
     ]
     include = ["-DIGNN_EMULATION", "-isystem", cuda_include(), "-I", EMULATION]

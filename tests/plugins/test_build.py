@@ -15,7 +15,7 @@ EXPORTS = {
     f"ignn_{operator}{function}"
     for operator in ("windowed_knn", "adapn_gather")
     for function in ("", "_refusal", "_workspace")
-}
+} | {"ignn_pixels_to_map", "ignn_map_to_pixels"}
 
 
 def test_no_kernel_spills(build: Build) -> None:
@@ -28,7 +28,8 @@ def test_no_kernel_spills(build: Build) -> None:
     supported = subprocess.run([tool("nvcc"), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
     wanted = {f"sm_{number}" for number in (75, 80, 86, 89, 90, 100, 120)}
     assert architectures == wanted & set(supported.split())
-    for kernel in ("windowed_knn", "adapn_gather", "key_norm", "key_statistics", "pack"):
+    kernels = ("windowed_knn", "adapn_gather", "key_norm", "key_statistics", "pack", "pixels_to_map", "map_to_pixels")
+    for kernel in kernels:
         assert any(kernel in name for name, *_ in reports), kernel
     assert [report for report in reports if report[2:] != ("0", "0")] == []
 

@@ -112,18 +112,11 @@ class TensorRt:
         self.parser = self.trt.OnnxParser(network, self.logger)  # which must outlive its network
         return network, self.parser.parse(model)
 
-    def build(
-        self,
-        network: Any,
-        *,
-        serialize_plugin: bool = False,
-        smallest: int = 16,
-        inputs: tuple[tuple[str, int, int], ...] = (("query", 64, 1), ("key", 64, 2), ("features", 32, 1)),
-    ) -> bytes | None:
-        """Return the engine for compute capability 8.6; inputs are name, channels, and what divides their size."""
+    def build(self, network: Any, *, serialize_plugin: bool = False, smallest: int = 16) -> bytes | None:
+        """Return the engine of a graph_model() for compute capability 8.6."""
         config = self.builder.create_builder_config()
         profile = self.builder.create_optimization_profile()
-        for name, channels, scale in inputs:
+        for name, channels, scale in (("query", 64, 1), ("key", 64, 2), ("features", 32, 1)):
             sizes = [(1, smallest, smallest), (1, 65, 80), (2, 300, 200)]
             profile.set_shape(name, *[(n, channels, h // scale, w // scale) for n, h, w in sizes])
         config.add_optimization_profile(profile)
@@ -194,22 +187,6 @@ def test_a_profile_that_begins_too_small_is_not_built(tensorrt: TensorRt) -> Non
     assert tensorrt.build(network, smallest=8) is None
     message = "ignn::WindowedKnn: k must not exceed the key patches in the window (query 1 x 64 x 8 x 8, k 5"
     assert any(line.startswith(message) for line in tensorrt.messages), tensorrt.messages
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_an_exported_network_is_built(tensorrt: TensorRt, scale: int) -> None:
-    """With a profile from one pixel on: the network pads small images before the plugins see them."""
-    from export.to_onnx import to_onnx
-    from train import IGNN, IGNNConfig
-
-    model = to_onnx(IGNN(IGNNConfig(scale=scale, channels=8, blocks=2, graph_after=1)))
-    network, parsed = tensorrt.parse(model.SerializeToString())
-    assert parsed, tensorrt.messages
-    calls = [node.op_type for node in model.graph.node if node.domain == "ignn"]
-    assert sorted(calls) == ["AdaPNGather"] * 5 + ["WindowedKnn"]
-    assert len(plugin_layers(tensorrt, network)) == len(calls)
-    engine = tensorrt.build(network, smallest=1, inputs=(("lr", 3, 1),))
-    assert engine is not None, tensorrt.messages
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """pycuda and TensorRT at their edge: modules that keep tensors in host memory and fail on demand.
 
-The "engine" is a text: `network SCALE GPU` and its profile; the network repeats each pixel.
+Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network SCALE GPU` and its
+profile; the network repeats each pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,8 +22,13 @@ class Machine:
         self.used = 0
         self.buffers: dict[int, np.ndarray] = {}
         self.contexts = 0
+        self.up = self.down = 0  # bytes
         self.events: list[str] = []
-        self.log = None
+        self.captured: list[Callable[[], None]] | None = None  # while a stream is captured
+        self.graphs: list[list[Callable[[], None]]] = []
+        self.destroyed = 0
+        self.capture_fails = self.launch_fails = False
+        self.added = 0.0  # by the network, to every value
 
     def pycuda(self) -> ModuleType:
         machine = self
@@ -60,7 +68,7 @@ class Machine:
                     raise OutOfMemoryError("cuMemAlloc failed: out of memory")
                 machine.used += size
                 self.size, self.address = size, 4096 + 512 * len(machine.buffers)
-                machine.buffers[self.address] = np.full(size // 4, np.nan, np.float32)
+                machine.buffers[self.address] = np.full(size, 255, np.uint8)  # NaN
 
             def __int__(self) -> int:
                 return self.address
@@ -78,10 +86,12 @@ class Machine:
 
         def upload(address: int, host: np.ndarray, stream: Stream) -> None:
             machine.events.append("up")
+            machine.up += host.nbytes
             machine.buffers[address][: host.size] = host
 
         def download(host: np.ndarray, address: int, stream: Stream) -> None:
             machine.events.append("down")
+            machine.down += host.nbytes
             host[:] = machine.buffers[address][: host.size]
 
         def init() -> None:
@@ -96,6 +106,74 @@ class Machine:
             mem_get_info=lambda: (machine.memory - machine.used, machine.memory),
         )  # fmt: skip
         return cuda
+
+    def driver(self) -> SimpleNamespace:
+        """The calls for graphs: what runs while a stream is captured is kept, and runs when its graph is launched."""
+        machine = self
+
+        def begin(stream: object, mode: int) -> int:
+            machine.captured = []
+            return 0
+
+        def end(stream: object, graph: Any) -> int:
+            work, machine.captured = machine.captured, None
+            if not work or machine.capture_fails:
+                return 901
+            graph._obj.value = len(machine.graphs) + 1
+            machine.graphs.append(work)
+            return 0
+
+        def instantiate(executable: Any, graph: Any, flags: object) -> int:
+            executable._obj.value = graph.value
+            machine.events.append("captured")
+            return 0
+
+        def launch(graph: Any, stream: object) -> int:
+            if machine.launch_fails:
+                return 700
+            machine.events.append("replay")
+            for work in machine.graphs[graph.value - 1]:
+                work()
+            return 0
+
+        def destroyed(graph: Any) -> int:
+            machine.destroyed += 1
+            return 0
+
+        return SimpleNamespace(
+            cuStreamBeginCapture_v2=begin, cuStreamEndCapture=end, cuGraphInstantiateWithFlags=instantiate,
+            cuGraphLaunch=launch, cuGraphExecDestroy=destroyed, cuGraphDestroy=lambda graph: 0,
+        )  # fmt: skip
+
+    def map_at(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Float32 values of the device's memory."""
+        return self.buffers[address][: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+
+    def pixel_kernels(self) -> type:
+        machine = self
+
+        class PixelKernels:
+            """As runtime/backends/pixels.py, for a library whose name is good."""
+
+            def __init__(self, library: Path, *, unit: float) -> None:
+                if "good" not in library.name:
+                    raise AttributeError(f"{library}: undefined symbol: ignn_pixels_to_map")
+                self.unit = np.float32(unit)
+
+            def to_map(self, pixels: int, values: int, size: tuple[int, int, int], stream: int) -> None:
+                n, h, w = size
+                source = machine.buffers[pixels][: 3 * n * h * w].reshape(n, h, w, 3)
+                machine.map_at(values, (n, 3, h, w))[...] = source.transpose(0, 3, 1, 2) / self.unit
+
+            def to_pixels(self, values: int, pixels: int, size: tuple[int, int, int], stream: int) -> None:
+                n, h, w = size
+                source = machine.map_at(values, (n, 3, h, w)) * self.unit
+                target = machine.buffers[pixels]
+                target[3 * n * h * w] = not np.isfinite(source).all()
+                rounded = np.rint(np.nan_to_num(source)).clip(0, 255)
+                target[: 3 * n * h * w] = rounded.transpose(0, 2, 3, 1).reshape(-1)
+
+        return PixelKernels
 
     def tensorrt(self) -> ModuleType:
         machine = self
@@ -116,11 +194,18 @@ class Machine:
                 self.addresses[name] = address
 
             def execute_async_v3(self, stream: int) -> bool:
+                source, target, shape = self.addresses["lr"], self.addresses["sr"], self.shape
+
+                def run() -> None:
+                    lr = machine.map_at(source, shape)
+                    sr = lr.repeat(self.scale, 2).repeat(self.scale, 3) + machine.added
+                    machine.map_at(target, sr.shape)[...] = sr
+
+                if machine.captured is not None:
+                    machine.captured.append(run)
+                    return not machine.capture_fails
                 machine.events.append("run")
-                size = int(np.prod(self.shape))
-                lr = machine.buffers[self.addresses["lr"]][:size].reshape(self.shape)
-                sr = lr.repeat(self.scale, 2).repeat(self.scale, 3).ravel()
-                machine.buffers[self.addresses["sr"]][: sr.size] = sr
+                run()
                 return True
 
         class Engine:

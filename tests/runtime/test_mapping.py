@@ -140,3 +140,18 @@ def test_async_use(resolver, photograph):
     assert ticks > 0
     for source, result in zip(sources, results, strict=True):
         assert np.array_equal(result, resolver(source))
+
+
+def test_an_array_that_is_filled_again(x2_model):
+    resolver = SuperResolver(x2_model)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
+    buffer = np.empty_like(frames[0])
+
+    def refilled():
+        for frame in frames:
+            buffer[...] = frame
+            yield buffer
+
+    with resolver.map(refilled(), batch=2) as results:
+        for frame, result in zip(frames, results, strict=True):
+            assert np.array_equal(result, resolver(frame))

@@ -137,6 +137,8 @@ def test_auto_takes_tiles_that_fit_the_free_memory(x2_model, photograph, monkeyp
 class Scarce:
     """A device with room for so many pixels, around a true backend: the edge where memory runs out."""
 
+    takes_bytes = False
+
     def __init__(self, backend, most_pixels):
         self.backend, self.most_pixels, self.refused = backend, most_pixels, 0
         self.metadata, self.description = backend.metadata, backend.description

@@ -12,11 +12,11 @@ from conftest import ModelFactory
 from fake_cuda import Machine
 
 from runtime import SuperResolver
-from runtime.backends import trt
+from runtime.backends import device_memory, pixels, trt
 from runtime.backends.engine_build import BuildRequest, Profile
 from runtime.backends.trt import TrtBackend
 from runtime.engine_cache import EngineCache, EngineKey
-from runtime.errors import BackendUnavailableError, DeviceMemoryError, EngineError, UsageError
+from runtime.errors import BackendUnavailableError, DeviceMemoryError, EngineError, NonFiniteOutputError, UsageError
 
 ADVICE = "cmake -S plugins -B build && cmake --build build --parallel"
 
@@ -28,6 +28,11 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake.pycuda())
     monkeypatch.setitem(sys.modules, "tensorrt", fake.tensorrt())
     monkeypatch.setenv("IGNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(device_memory, "load_driver", fake.driver)
+    monkeypatch.setattr(pixels, "PixelKernels", fake.pixel_kernels())
+    library = tmp_path / "good.so"
+    library.write_bytes(b"one version")
+    monkeypatch.setenv("IGNN_PLUGIN", str(library))
     return fake
 
 
@@ -68,6 +73,134 @@ def test_tiles_through_an_engine_of_the_cache(
 
     SuperResolver(x2_model, backend="tensorrt")(image)
     assert len(built) == 1  # from the cache
+
+
+SIDE = 20
+PIXELS = 3 * SIDE * SIDE
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "up", "down"),
+    [
+        (lambda rgb: rgb, {}, PIXELS, 4 * PIXELS + 1),  # and a byte that says whether all is finite
+        (lambda rgb: np.dstack([rgb, rgb[..., :1] | 1]), {}, PIXELS, 4 * PIXELS + 1),
+        # What is not plain bytes, or is not to be rounded yet, goes as floats.
+        (lambda rgb: rgb[..., 0], {}, 4 * PIXELS, 16 * PIXELS),
+        (lambda rgb: rgb.astype(np.uint16) * 257, {}, 4 * PIXELS, 16 * PIXELS),
+        (lambda rgb: (rgb / 255).astype(np.float32), {}, 4 * PIXELS, 16 * PIXELS),
+        (lambda rgb: np.dstack([rgb, rgb[..., :1] & 0]), {}, 4 * PIXELS, 16 * PIXELS),
+        (lambda rgb: rgb, {"self_ensemble": True}, 8 * 4 * PIXELS, 8 * 16 * PIXELS),
+        (lambda rgb: rgb, {"halo": 0}, 4 * PIXELS, 16 * PIXELS),
+    ],
+)
+def test_bytes_on_the_bus(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, change, options: dict, up: int, down: int
+) -> None:
+    image = change(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    result = SuperResolver(x2_model, backend="tensorrt", **options)(image)
+    assert (machine.up, machine.down) == (up, down)
+    if image.ndim == 2 or image.shape[2] == 3:
+        expected = repeated(image)
+        np.testing.assert_allclose(result, expected, atol=0 if image.dtype == np.uint8 else 257e-7 * image.max())
+
+
+def test_mixed_images_in_one_batch(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    images = [rgb, rgb[..., 0], rgb[::-1], rgb.astype(np.uint16) * 257]
+    with SuperResolver(x2_model, backend="tensorrt").map(images, batch=2) as results:
+        for image, result in zip(images, results, strict=True):
+            np.testing.assert_array_equal(result, repeated(image))
+
+
+def test_a_result_that_is_rounded_and_clamped(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
+    resolver = SuperResolver(x2_model, backend="tensorrt")
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    machine.added = 60.5
+    expected = np.rint(repeated(image).astype(np.float32) + np.float32(60.5)).clip(0, 255)
+    np.testing.assert_array_equal(resolver(image), expected.astype(np.uint8))
+    machine.added = float("nan")
+    with pytest.raises(NonFiniteOutputError, match="gave NaN or infinite values"):
+        resolver(image)
+    machine.added = 0
+    np.testing.assert_array_equal(resolver(image), repeated(image))
+
+
+@pytest.mark.parametrize("library", ["old.so", "none.so"])
+def test_floats_where_the_library_is_not_at_hand(
+    machine: Machine, x2_model: Path, tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture, library: str
+) -> None:
+    (tmp_path / "old.so").write_bytes(b"")
+    monkeypatch.setenv("IGNN_PLUGIN", str(tmp_path / library))
+    with caplog.at_level(logging.WARNING, "ignn"):
+        runner = backend(x2_model, engine(machine.gpu, Profile((1, 1, 1), (1, 64, 64), (1, 64, 64))))
+        assert not runner.takes_bytes
+        for _ in range(3):
+            runner.run(np.ones((1, 3, SIDE, SIDE), np.float32))
+    assert caplog.text.count("8-bit pictures go to the GPU as floats, four times the bytes.") == 1
+    assert ADVICE in caplog.text
+    assert machine.up == 3 * 4 * PIXELS
+
+
+def noise(count: int, height: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, SIDE, 3), np.uint8)
+
+
+def test_a_graph_for_each_lane_and_shape(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
+    resolver = SuperResolver(x2_model, backend="tensorrt")
+
+    def run(images: np.ndarray) -> list[str]:
+        machine.events.clear()
+        for image, result in zip(images, resolver._backend.run_all(images[:, None]), strict=True):
+            np.testing.assert_array_equal(result[0], repeated(image))
+        return [event for event in machine.events if event not in ("up", "down")]
+
+    # Each of the three lanes runs plainly, then is captured, then only replays.
+    assert run(noise(8)) == ["run"] * 3 + ["captured", "replay"] * 3 + ["replay"] * 2
+    assert run(noise(4)) == ["replay"] * 4
+    assert machine.destroyed == 0
+    # Another shape has graphs of its own; those of the shape before are gone.
+    assert run(noise(4, height=9)) == ["run"] * 3 + ["captured", "replay"]
+    assert machine.destroyed == 3
+    assert run(noise(1)) == ["run"]
+    assert machine.destroyed == 4
+    machine.events.clear()
+    floats = noise(2).transpose(0, 3, 1, 2).astype(np.float32)  # the same addresses
+    for values in floats:
+        np.testing.assert_array_equal(resolver._backend.run(values[None])[0], values.repeat(2, 1).repeat(2, 2))
+    assert machine.events == ["up", "captured", "replay", "down", "up", "replay", "down"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("capture_fails", "no CUDA graphs: cuStreamEndCapture failed with CUDA error 901."),
+        ("launch_fails", "no CUDA graphs: cuGraphLaunch failed with CUDA error 700."),
+    ],
+)
+def test_without_graphs_where_they_fail(
+    machine: Machine, built, x2_model: Path, caplog: pytest.LogCaptureFixture, failure: str, message: str
+) -> None:
+    resolver = SuperResolver(x2_model, backend="tensorrt")
+    setattr(machine, failure, True)
+    images = noise(8)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        for image, result in zip(images, resolver._backend.run_all(images[:, None]), strict=True):
+            np.testing.assert_array_equal(result[0], repeated(image))
+    assert caplog.text.count("no CUDA graphs") == 1
+    assert message in caplog.text
+    assert [event for event in machine.events if event == "run"] == ["run"] * 8
+
+
+def test_without_the_drivers_library(machine: Machine, built, x2_model: Path, monkeypatch, caplog) -> None:
+    def absent() -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(device_memory, "load_driver", absent)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        resolver = SuperResolver(x2_model, backend="tensorrt")
+        for image in noise(5):
+            np.testing.assert_array_equal(resolver(image), repeated(image))
+    assert caplog.text.count("no CUDA graphs: libcuda.so.1: cannot open shared object file.") == 1
 
 
 def test_a_larger_input_has_a_larger_engine(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
@@ -218,8 +351,6 @@ def test_the_plugin_library(
 def test_the_plugin_is_built_in(machine: Machine, built, x2_model: Path, tmp_path: Path, monkeypatch) -> None:
     model, library = tmp_path / "graph.onnx", tmp_path / "good.so"
     model.write_bytes(with_graph(x2_model.read_bytes()))
-    library.write_bytes(b"one version")
-    monkeypatch.setenv("IGNN_PLUGIN", str(library))
     image = np.zeros((20, 20, 3), np.uint8)
     for content in (b"one version", b"another", b"another"):
         library.write_bytes(content)

@@ -265,6 +265,11 @@ inline int shared_memory_per_block(size_t* bytes) {
     return 0;
 }
 
+inline int clear(void* target, size_t bytes, cudaStream_t) {
+    std::memset(target, 0, bytes);
+    return 0;
+}
+
 template <typename... Parameters, typename... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes, cudaStream_t,
            Arguments... arguments) {

@@ -1,0 +1,61 @@
+"""What the layers of a built engine compute in, by TensorRT's engine inspector."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from types import ModuleType
+from typing import Any
+
+from runtime.backends.engine_build import Size
+
+UNKNOWN = "unknown"
+
+_TYPES = {"HALF": r"half|fp16", "BF16": r"bfloat16|bf16", "FLOAT": r"float|fp32", "INT8": r"int8"}
+"""TensorRT's names of types, and how the inspector writes them: `Half`, or `Row major FP16 format`."""
+
+
+def engine_convolutions(trt: ModuleType, logger: object, engine: bytes, optimum: Size) -> dict[str, int]:
+    """Convolutions of an engine by the type they compute in, e.g. {"HALF": 40}; empty if the inspector does not tell.
+
+    Args:
+        trt: TensorRT's module.
+        logger: its logger.
+        engine: the engine, made for the GPU that is here, with detailed profiling verbosity.
+        optimum: N, H, W: with shapes unknown the inspector keeps types to itself.
+    """
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = True  # for a plugin library inside the engine
+    loaded = runtime.deserialize_cuda_engine(engine)
+    context = None if loaded is None else loaded.create_execution_context()
+    if context is None:
+        return {}
+    n, height, width = optimum
+    context.set_input_shape(loaded.get_tensor_name(0), (n, 3, height, width))
+    inspector = loaded.create_engine_inspector()
+    inspector.execution_context = context
+    return convolution_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def convolution_types(information: str) -> dict[str, int]:
+    """The same, from the inspector's JSON; empty where it leaves out the type of one."""
+    try:
+        layers = json.loads(information)["Layers"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    counts: Counter[str] = Counter()
+    for layer in layers:
+        if isinstance(layer, dict) and "conv" in f"{layer.get('LayerType')} {layer.get('ParameterType')}".lower():
+            counts[_type_of(layer)] += 1
+    return {} if counts[UNKNOWN] else dict(counts)
+
+
+def _type_of(layer: dict[str, Any]) -> str:
+    """The type of a layer's weights, else of its output: one of `_TYPES`, or `UNKNOWN`."""
+    outputs = [tensor.get("Format/Datatype", "") for tensor in layer.get("Outputs", [])]
+    for text in ((layer.get("Weights") or {}).get("Type", ""), *outputs):
+        for name, pattern in _TYPES.items():
+            if re.search(rf"\b({pattern})\b", text, re.IGNORECASE):
+                return name
+    return UNKNOWN

@@ -1,0 +1,39 @@
+"""The native backend on a GPU: pictures as bytes, lanes, and CUDA graphs give what one plain run of floats gives."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toolchain import Build
+
+from runtime.errors import BackendUnavailableError
+from runtime.models import find_model
+from runtime.picture import quantize
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
+def test_every_run_gives_the_same(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flavor: str
+) -> None:
+    from runtime.backends.trt import TrtBackend
+    from runtime.engine_cache import EngineCache
+
+    monkeypatch.setenv("IGNN_PLUGIN", str(build.library("ignn_plugin")))
+    model = find_model(None)
+    with caplog.at_level(logging.WARNING, "ignn"):
+        try:
+            backend = TrtBackend(model.read(), source=model.file, flavor=flavor, cache=EngineCache(tmp_path))
+        except BackendUnavailableError as error:
+            pytest.skip(str(error))
+        assert backend.takes_bytes
+        for height in (64, 50, 64):  # another shape, and back
+            pixels = np.random.default_rng(height).integers(0, 256, (1, height, 80, 3), np.uint8)
+            floats = backend.run(pixels.astype(np.float32).transpose(0, 3, 1, 2))
+            expected = quantize(floats.transpose(0, 2, 3, 1), np.dtype(np.uint8), grey=False)
+            for result in backend.run_all([pixels] * 12):  # each lane plainly, captured, replayed
+                np.testing.assert_array_equal(result, expected)
+    assert "no CUDA graphs" not in caplog.text
