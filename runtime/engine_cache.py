@@ -80,7 +80,7 @@ class EngineCache:
                 raise ValueError("built for something else")
             if facts["sha256"] != hashlib.sha256(engine).hexdigest():
                 raise ValueError("damaged")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last: of brackets without end
             logger.warning("the engine %s is not usable (%s): building it again", path, error)
             return None
         return engine

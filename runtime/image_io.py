@@ -59,7 +59,8 @@ def read_still(path: Path, *, max_pixels: int | None = None) -> Picture:
 
     Raises:
         ImageReadError: missing, empty, truncated, not an image, or more than one frame.
-        ImageTooLargeError: more than `max_pixels` pixels (None: twice Pillow's `MAX_IMAGE_PIXELS`, as Pillow has it).
+        ImageTooLargeError: more than `max_pixels` pixels, of all frames together (None: twice Pillow's
+            `MAX_IMAGE_PIXELS`, as Pillow has it).
     """
     content = read_file(path, max_pixels=max_pixels)
     if len(content.frames) > 1:
@@ -99,7 +100,7 @@ def read_file(path: Path, *, max_pixels: int | None = None) -> ImageFile:
 @contextmanager
 def _opened(path: Path, max_pixels: int | None) -> Iterator[ImageFileType]:
     pillow = Image.MAX_IMAGE_PIXELS
-    limit = max_pixels if max_pixels is not None else (2 * pillow if pillow is not None else None)
+    limit = _limit(max_pixels)
     if limit is None or pillow is None or limit <= 2 * pillow:
         image = Image.open(path)
     else:
@@ -112,25 +113,40 @@ def _opened(path: Path, max_pixels: int | None) -> Iterator[ImageFileType]:
                 Image.MAX_IMAGE_PIXELS = pillow
     with image:
         pixels = image.width * image.height
-        if limit is not None and pixels > limit:
-            raise ImageTooLargeError(
-                f"{path} has {image.width} x {image.height} = {pixels:,} pixels; the limit is {limit:,}. "
-                f"If you trust it, give --max-pixels {pixels} (in Python max_pixels={pixels})."
-            )
+        _check_pixels(path, f"{image.width} x {image.height} = ", pixels, limit)
         yield image
 
 
+def _limit(max_pixels: int | None) -> int | None:
+    if max_pixels is not None or Image.MAX_IMAGE_PIXELS is None:
+        return max_pixels
+    return 2 * Image.MAX_IMAGE_PIXELS
+
+
+def _check_pixels(path: Path, what: str, pixels: int, limit: int | None) -> None:
+    if limit is not None and pixels > limit:
+        raise ImageTooLargeError(
+            f"{path} has {what}{pixels:,} pixels; the limit is {limit:,}. "
+            f"If you trust it, give --max-pixels {pixels} (in Python max_pixels={pixels})."
+        )
+
+
 def _read(path: Path, image: ImageFileType, max_pixels: int | None) -> ImageFile:
-    count = getattr(image, "n_frames", 1)
+    count, limit = getattr(image, "n_frames", 1), _limit(max_pixels)
     if count > MAX_FRAMES:
         raise ImageTooLargeError(f"{path} has {count} frames; at most {MAX_FRAMES} are read.")
     if image.format == "MPO":  # a photograph with a preview or a second view behind it
         count = 1
     if count == 1 and (deep := _read_deep_color(path, image, max_pixels)) is not None:
         return ImageFile([_oriented(deep, image)], [])
-    frames, durations = [], []
+    frames, durations, pixels = [], [], 0
     for index in range(count):
         image.seek(index)
+        # All frames are kept, so all count; those of an animation have one size, pages of a TIFF their own.
+        size = image.width * image.height
+        pixels += size
+        later = 0 if image.format == "TIFF" else (count - index - 1) * size
+        _check_pixels(path, f"{count} frames with " if count > 1 else "", pixels + later, limit)
         image.load()
         frames.append(_oriented(from_pil(image), image))
         durations.append(round(image.info.get("duration", 100) or 100))

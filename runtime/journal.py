@@ -71,8 +71,8 @@ class Journal:
             try:
                 entry = json.loads(line)
                 self._done[str(entry["key"])] = str(entry["sha256"])
-            except (ValueError, TypeError, KeyError):
-                continue  # the line that was being written when the process was killed
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue  # the line that was being written when the process was killed, or what the disk made of it
 
     def has(self, work: Work) -> bool:
         """Whether the output is written down, there, and still the file that was written."""

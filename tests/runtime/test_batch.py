@@ -186,7 +186,7 @@ def test_resume_goes_by_the_journal_not_by_names(x2_model, model_file, photograp
     Image.open(paths[3]).rotate(180).save(paths[3])  # another picture under the old name
     Path("out/006.png").write_bytes(first["000.png"])  # the name of no output
     with Path("out", FILE_NAME).open("a") as file:
-        file.write('{"key": "torn')
+        file.write("[" * 100_000 + '\n{"key": "torn')
     assert "3 of 6 files are done already" in resume()
     second = outputs(Path("out"))
     assert all(second[name] == first[name] for name in ("000.png", "001.png", "002.png", "004.png", "005.png"))

@@ -304,6 +304,17 @@ def test_decompression_bombs(tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 500_000
 
 
+def test_frames_are_bombs_together(tmp_path):
+    """Pages of a TIFF after a small first one, and animations of many frames."""
+    Image.new("L", (4, 4)).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.new("L", (300, 300))])
+    frames = [Image.new("L", (100, 100), level) for level in range(30)]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    for name, pixels in (("pages.tif", 90_016), ("moving.png", 300_000)):
+        assert len(read_file(tmp_path / name, max_pixels=pixels).frames) > 1
+        with pytest.raises(errors.ImageTooLargeError, match=f"--max-pixels {pixels}"):
+            read_file(tmp_path / name, max_pixels=pixels - 1)
+
+
 def test_a_damaged_exif_block_does_not_cost_the_picture(upscale, sample, tmp_path):
     Image.open(sample).save(tmp_path / "in.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 20)
     assert Image.open(upscale(tmp_path / "in.jpg", ".jpg")).size == (450, 300)
