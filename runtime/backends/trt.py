@@ -150,6 +150,7 @@ class TrtBackend:
                 self._make_fit(size)
                 if not self._context.set_input_shape(self._input, (n, 3, height, width)):
                     raise EngineError(self._why(f"refuses an input of size {size}"))
+                self._check_output(size, large)
                 self._size = size
             if not self._lanes:
                 self._computed = self._device.event()
@@ -193,6 +194,16 @@ class TrtBackend:
         if pixels[-1]:
             raise non_finite(self.metadata)
         return pixels[:-1].reshape(n, height, width, 3)
+
+    def _check_output(self, size: Size, large: Size) -> None:
+        """An engine that gives more than is expected would write past the memory that is set apart for it."""
+        found, expected = tuple(self._context.get_tensor_shape(self._output)), (large[0], 3, *large[1:])
+        if found != expected:
+            raise EngineError(
+                f"The engine of {self._source} gives shape {found} for an input of size {size}; {expected} was expected "
+                f"of scale {self.metadata.scale}. For a foreign model give its true --scale; an engine of another model "
+                f"is built again by: ignn build {self._source}"
+            )
 
     def _make_fit(self, size: Size) -> None:
         """Have an engine that takes that input."""
@@ -264,9 +275,15 @@ class TrtBackend:
         inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
         if len(names) != 2 or len(inputs) != 1:
             raise EngineError(f"The engine of {self._source} has tensors {names}; one image in and one out is meant.")
+        sizes = [tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0)]
+        types = [engine.get_tensor_dtype(name) for name in names]
+        if any(len(size) != 4 for size in sizes) or any(kind != self._trt.float32 for kind in types):
+            raise EngineError(
+                f"The engine of {self._source} has tensors of {', '.join(map(str, types))}, inputs from {sizes[0]}; "
+                f"float32 (N, 3, H, W) is meant. Build it again: ignn build {self._source}"
+            )
         self._input = inputs[0]
         self._output = next(name for name in names if name != self._input)
-        sizes = [tuple(shape) for shape in engine.get_tensor_profile_shape(self._input, 0)]
         self._profile = Profile(*((shape[0], shape[2], shape[3]) for shape in sizes))
         self._engine, self._context = engine, context
 

@@ -1,17 +1,39 @@
 """pycuda and TensorRT at their edge: modules that keep tensors in host memory and fail on demand.
 
-Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network SCALE GPU` and its
-profile; the network repeats each pixel.
+Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network|SCALE|GPU|SIZES|LIES`; the
+network repeats each pixel. What is not such a text is refused, as TensorRT refuses what it cannot read.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+
+def make_engine(gpu: str, sizes: tuple, scale: int = 2, **lies: object) -> bytes:
+    """An engine for inputs of `sizes`: least, best and most (N, H, W).
+
+    Args:
+        lies: what no engine of ours has: `tensors` (names), `inputs` (names), `type`, `rank`.
+    """
+    return f"network|{scale}|{gpu}|{sizes}|{lies}".encode()
+
+
+def _read(content: bytes) -> tuple[str, int, tuple, dict]:
+    """GPU, scale, sizes and lies of an engine; raises anything on what is not one."""
+    kind, scale, gpu, sizes, lies = content.decode().split("|")
+    read_sizes, read_lies = ast.literal_eval(sizes), ast.literal_eval(lies)
+    least, best, most = read_sizes
+    assert kind == "network"
+    assert all(len(size) == 3 and type(side) is int for size in (least, best, most) for side in size)
+    assert all(isinstance(name, str) for name in read_lies.get("tensors", ()))
+    assert 0 < int(scale) < 100
+    return gpu, int(scale), read_sizes, read_lies
 
 
 class Machine:
@@ -190,11 +212,15 @@ class Machine:
                 self.shape = shape
                 return True
 
+            def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+                n, channels, height, width = self.shape
+                return n, channels, self.scale * height, self.scale * width
+
             def set_tensor_address(self, name: str, address: int) -> None:
                 self.addresses[name] = address
 
             def execute_async_v3(self, stream: int) -> bool:
-                source, target, shape = self.addresses["lr"], self.addresses["sr"], self.shape
+                (source, target), shape = self.addresses.values(), self.shape  # the input is set first
 
                 def run() -> None:
                     lr = machine.map_at(source, shape)
@@ -209,33 +235,40 @@ class Machine:
                 return True
 
         class Engine:
-            num_io_tensors = 2
-
-            def __init__(self, scale: int, shapes: list) -> None:
-                self.scale, self.shapes = scale, shapes
+            def __init__(self, scale: int, sizes: tuple, lies: dict) -> None:
+                self.scale, self.sizes, self.lies = scale, sizes, lies
+                self.names = lies.get("tensors", ("lr", "sr"))
+                self.num_io_tensors = len(self.names)
 
             def create_execution_context(self) -> Context:
                 return Context(self.scale)
 
             def get_tensor_name(self, index: int) -> str:
-                return ("lr", "sr")[index]
+                return self.names[index]
 
             def get_tensor_mode(self, name: str) -> str:
-                return {"lr": "in", "sr": "out"}[name]
+                return "in" if name in self.lies.get("inputs", ("lr",)) else "out"
+
+            def get_tensor_dtype(self, name: str) -> str:
+                return self.lies.get("type", "float32")
 
             def get_tensor_profile_shape(self, name: str, profile: int) -> list:
-                return self.shapes
+                return [(n, 3, h, w)[: self.lies.get("rank", 4)] for n, h, w in self.sizes]
 
         class Runtime:
             def __init__(self, logger: Any) -> None:
                 self.logger = logger
 
             def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
-                words = content.decode(errors="replace").split("|")
-                if words[0] != "network" or words[2] != machine.gpu:
+                try:
+                    gpu, scale, sizes, lies = _read(content)
+                except Exception:
+                    self.logger.log("error", "Serialization assertion failed: the engine plan is damaged")
+                    return None
+                if gpu != machine.gpu:
                     self.logger.log("error", "The engine plan file is generated on an incompatible device")
                     return None
-                return Engine(int(words[1]), [(n, 3, h, w) for n, h, w in eval(words[3])])
+                return Engine(scale, sizes, lies)
 
         class Registry:
             all_creators: tuple = ()
@@ -245,7 +278,8 @@ class Machine:
 
         registry = Registry()
         trt.__dict__.update(
-            __version__="11.1.0", ILogger=ILogger, Runtime=Runtime, get_plugin_registry=lambda: registry,
+            __version__="11.1.0", float32="float32", ILogger=ILogger, Runtime=Runtime,
+            get_plugin_registry=lambda: registry,
             init_libnvinfer_plugins=lambda logger, namespace: True,
             TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
         )  # fmt: skip

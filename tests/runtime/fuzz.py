@@ -1,4 +1,5 @@
-"""Feed damaged files, odd shapes and hostile metadata to the runtime: `python tests/runtime/fuzz.py --seconds 60`.
+"""Feed damaged files, engines, odd shapes and hostile metadata to the runtime:
+`python tests/runtime/fuzz.py --seconds 60`.
 
 Every case must end in one of our errors or in a picture of the right size; never in another exception, a crash of the
 process, more than `SECONDS_A_CASE` seconds or more than `MEMORY_BYTES` of address space. A failing case is repeated by
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import onnx
+from fuzz_engines import fuzz_cache, fuzz_engine_model, fuzz_given_engine
 from PIL import Image
 from small_networks import METADATA, make_network, write_model
 
@@ -118,6 +120,8 @@ def fuzz_picture(rng: random.Random, folder: Path, resolver: SuperResolver, file
 def fuzz_array(rng: random.Random, resolver: SuperResolver) -> None:
     """An array of an odd shape, type and content."""
     shape = tuple(rng.choice([0, 1, 2, 3, 4, 5, 7, 40]) for _ in range(rng.randrange(5)))
+    if rng.random() < 0.1:
+        shape = rng.choice([(1, 4000, 3), (4000, 1), (1, 1, 1), (3, 3, 3, 3, 3, 3)])
     kind = rng.choice(["u1", "<u2", ">u2", "i4", "f2", "f4", "f8", "c8", "?", "S3", "O", "M8[s]"])
     array = np.zeros(shape, kind)
     if kind in ("f2", "f4", "f8") and array.size and rng.random() < 0.5:
@@ -130,10 +134,33 @@ def fuzz_array(rng: random.Random, resolver: SuperResolver) -> None:
 
 def fuzz_metadata(rng: random.Random, folder: Path) -> None:
     """A model whose metadata lies."""
-    hostile = ["", "0", "-1", "3", "999999999", "1e5", "nan", "2" * 4000, "\0", "٣", "x2", None, " 2", "0x2"]
+    hostile = ["", "0", "-1", "1", "3", "16", "1024", "4096", "1073741824", "999999999", "1e5", "nan", "2" * 4000, "\0"]
+    hostile += ["٣", "x2", None, " 2", "0x2", "\x1b[2J", "{" * 1000, "Q" * 100_000]
     lies = {rng.choice(sorted(METADATA)): rng.choice(hostile) for _ in range(rng.choice([1, 2, 6]))}
     path = write_model(folder / "lies.onnx", make_network(2), **lies)
+    if rng.random() < 0.2:  # of the right length, but no text
+        text = rng.choice([b"0..255", b"ignn.", b"RGB"])
+        path.write_bytes(path.read_bytes().replace(text, b"\xff" * len(text)))
     check_model(path, rng)
+
+
+def fuzz_signature(rng: random.Random, folder: Path) -> None:
+    """A whole network with our metadata, whose input or output is not what it should be."""
+    network = make_network(rng.choice([1, 2, 3]))
+    value = rng.choice([network.graph.input, network.graph.output])
+    kind = value[0].type.tensor_type
+    match rng.randrange(5):
+        case 0:
+            kind.elem_type = rng.choice([onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16, onnx.TensorProto.STRING])
+        case 1:
+            kind.shape.dim[rng.randrange(4)].dim_value = rng.choice([-1, 0, 1, 3, 13, 1 << 40])
+        case 2:
+            del kind.shape.dim[rng.randrange(4) :]
+        case 3:
+            value.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
+        case 4:
+            value[0].name = rng.choice(["", "x" * 10_000, "lr", "sr", "c0"])
+    check_model(write_model(folder / "signature.onnx", network), rng)
 
 
 def fuzz_model(rng: random.Random, folder: Path, model: bytes) -> None:
@@ -174,12 +201,16 @@ def work(first: int, count: int) -> None:
                 lambda rng=rng: fuzz_array(rng, resolver),
                 lambda rng=rng: fuzz_metadata(rng, folder),
                 lambda rng=rng: fuzz_model(rng, folder, model),
+                lambda rng=rng: fuzz_signature(rng, folder),
+                lambda rng=rng: fuzz_cache(rng, folder, path, mutate),
+                lambda rng=rng: fuzz_given_engine(rng, model, mutate),
+                lambda rng=rng: fuzz_engine_model(rng, folder, model, mutate),
             ]
             sys.stdout.write(f"{seed}\n")
             sys.stdout.flush()
             faulthandler.dump_traceback_later(SECONDS_A_CASE, exit=True)
             try:
-                rng.choices(cases, [6, 2, 1, 2])[0]()
+                rng.choices(cases, [12, 4, 2, 4, 2, 8, 4, 2])[0]()
             except IgnnError as error:
                 if not str(error).strip():
                     raise AssertionError("an error without a message") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ModelFactory
-from fake_cuda import Machine
+from fake_cuda import Machine, make_engine
 
 from runtime import SuperResolver
 from runtime.backends import device_memory, pixels, trt
@@ -50,7 +50,7 @@ def built(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[BuildReques
 
 
 def engine(gpu: str, profile: Profile) -> bytes:
-    return f"network|2|{gpu}|{(profile.minimum, profile.optimum, profile.maximum)}".encode()
+    return make_engine(gpu, (profile.minimum, profile.optimum, profile.maximum))
 
 
 def repeated(lr: np.ndarray) -> np.ndarray:
@@ -278,6 +278,25 @@ def test_a_given_engine_of_another_gpu(machine: Machine, x2_model: Path) -> None
         backend(x2_model, given)
     with pytest.raises(EngineError, match="it is damaged, or"):
         backend(x2_model, b"nonsense")
+
+
+@pytest.mark.parametrize(
+    ("lies", "message"),
+    [
+        ({"scale": 3}, r"gives shape \(1, 3, 60, 60\) for .*\(1, 3, 40, 40\) was expected of scale 2.*--scale"),
+        ({"tensors": ("lr", "sr", "third")}, "one image in and one out"),
+        ({"inputs": ("lr", "sr")}, "one image in and one out"),
+        ({"type": "half"}, r"tensors of half, half.*float32 \(N, 3, H, W\).*ignn build m.onnx"),
+        ({"rank": 3}, r"inputs from \(1, 3, 1\)"),
+    ],
+)
+def test_a_given_engine_of_another_network(machine: Machine, x2_model: Path, lies: dict, message: str) -> None:
+    """An engine of another scale would write past its output; it must not come to that."""
+    given = make_engine(machine.gpu, ((1, 1, 1), (1, 64, 64), (1, 64, 64)), **lies)
+    with pytest.raises(EngineError, match=message):
+        backend(x2_model, given).run(np.ones((1, 3, 20, 20), np.float32))
+    assert "run" not in machine.events
+    assert machine.contexts == 0
 
 
 def test_a_given_engine_too_small_for_a_tile(machine: Machine, x2_model: Path) -> None:
