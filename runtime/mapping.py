@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -38,22 +39,28 @@ class Pending:
         tile = self.tiles[0]
         return self.lr[tile.row.crop_start : tile.row.crop_stop, tile.column.crop_start : tile.column.crop_stop]
 
+    def fail(self, error: BaseException) -> None:
+        """End here, with that error."""
+        self.error = error
+        self.tiles.clear()
+
 
 class ResultIterator(Iterator[Any]):
     """Results in the images' order.
 
     An image that fails raises its error from `next()`; the `next()` after that gives the next image's result. A thread
-    works ahead of the caller until `ahead` results wait, and takes no more images until one is fetched. `close()`, or
-    leaving a `with` block, stops it.
+    works ahead of the caller until `ahead` results wait, and takes no more images until one is fetched. `close()`,
+    leaving a `with` block, or forgetting the iterator stops it.
     """
 
     def __init__(self, resolver: SuperResolver, images: Iterable[Any], *, batch: int, ahead: int) -> None:
-        self._resolver, self._batch, self._ahead = resolver, batch, ahead
-        self._results: queue.Queue[Pending | None] = queue.Queue(maxsize=ahead)
-        self._stopped = threading.Event()
+        # Flips and turns share no tiles.
+        self._work = _Work(resolver, iter(images), 1 if resolver.self_ensemble else batch, ahead)
         self._exhausted = False
-        self._thread = threading.Thread(target=self._work, args=(iter(images),), name="ignn-map", daemon=True)
+        # The thread knows nothing of the iterator, so that one that nobody holds any more can end it.
+        self._thread = threading.Thread(target=self._work.run, name="ignn-map", daemon=True)
         self._thread.start()
+        weakref.finalize(self, self._work.stopped.set)
 
     def __iter__(self) -> ResultIterator:
         return self
@@ -61,7 +68,7 @@ class ResultIterator(Iterator[Any]):
     def __next__(self) -> Any:  # noqa: ANN401 - an image of the kind that went in
         if self._exhausted:
             raise StopIteration
-        item = self._results.get()
+        item = self._work.results.get()
         if item is None:
             self._exhausted = True
             raise StopIteration
@@ -77,32 +84,30 @@ class ResultIterator(Iterator[Any]):
 
     def close(self) -> None:
         """Stop working ahead; what is not fetched is dropped."""
-        self._stopped.set()
+        self._work.stopped.set()
         self._exhausted = True
         while self._thread.is_alive():
             try:  # the thread may wait for room
-                self._results.get_nowait()
+                self._work.results.get_nowait()
             except queue.Empty:
                 self._thread.join(0.01)
 
-    def __del__(self) -> None:
-        self._stopped.set()
 
-    def _put(self, item: Pending | None) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._results.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
+class _Work:
+    """What the thread does."""
 
-    def _work(self, images: Iterator[Any]) -> None:
+    def __init__(self, resolver: SuperResolver, images: Iterator[Any], batch: int, ahead: int) -> None:
+        self._resolver, self._images, self._batch = resolver, images, batch
+        self.results: queue.Queue[Pending | None] = queue.Queue(maxsize=ahead)
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
         """Take images, run their tiles in batches, hand over results in order."""
         waiting: deque[Pending] = deque()
         more = True
-        while not self._stopped.is_set() and (more or waiting):
+        while not self.stopped.is_set() and (more or waiting):
             while more and len(waiting) < self._batch:
-                item = self._take(images)
+                item = self._take()
                 more = item is not None
                 if item is not None:
                     waiting.append(item)
@@ -113,12 +118,20 @@ class ResultIterator(Iterator[Any]):
                 self._run(waiting)
         self._put(None)
 
-    def _take(self, images: Iterator[Any]) -> Pending | None:
+    def _put(self, item: Pending | None) -> None:
+        while not self.stopped.is_set():
+            try:
+                self.results.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _take(self) -> Pending | None:
         try:
-            image = next(images)
+            image = next(self._images)
         except StopIteration:
             return None
-        except Exception as error:  # the caller's iterator failed: its error belongs to this place
+        except BaseException as error:  # the caller's iterator failed: its error belongs to this place
             return Pending(_Exhausted(), error)
         item = Pending(image)
         try:
@@ -136,14 +149,20 @@ class ResultIterator(Iterator[Any]):
                 batch.append((item, item.tiles[0], item.crop()))
                 item.tiles.popleft()
         try:
-            results = self._resolver.run_batch([crop for _, _, crop in batch], [tile for _, tile, _ in batch])
-            for (item, tile, _), sr in zip(batch, results, strict=True):
+            results: list[Values | None] = [
+                *self._resolver.run_batch([crop for _, _, crop in batch], [tile for _, tile, _ in batch])
+            ]
+        except Exception:  # of one of them, perhaps: each alone then, to know of which
+            results = [None] * len(batch)
+        for (item, tile, crop), sr in zip(batch, results, strict=True):
+            if item.error is not None:
+                continue
+            try:
                 assert item.composer is not None
+                sr = self._resolver.run_tile(crop, tile) if sr is None else sr
                 item.bands += [band for _, band in item.composer.add(tile, sr)]
-        except Exception as error:
-            for item, _, _ in batch:
-                item.error = error
-                item.tiles.clear()
+            except Exception as error:
+                item.fail(error)
 
     def _finished(self, item: Pending) -> Pending:
         if item.error is None:

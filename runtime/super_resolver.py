@@ -332,12 +332,12 @@ class SuperResolver:
 
     def prepare(self, item: Pending, batch: int = 1) -> None:
         """Decode and cut an image of `map`."""
-        source = self._picture(item.image)
-        item.source = source
-        if self._self_ensemble:  # eight passes, which share no tiles
+        if batch == 1:  # nothing to share: `complete` runs it as a call does, before the next is taken
+            item.source = self._picture(item.image)
             return
-        lr = pictures.network_input(source)
-        item.lr = lr.copy() if lr is source.color else lr  # the caller may fill its array again
+        # The caller may fill its array again when it is asked for the next image.
+        source = self._picture(item.image.copy() if isinstance(item.image, np.ndarray) else item.image)
+        item.source, item.lr = source, pictures.network_input(source)
         plan = self.plan(*item.lr.shape[:2], batch=batch)
         item.composer, item.tiles = (
             Composer(plan, self.scale, self.converter(source.color.dtype, grey=source.is_grey)),
@@ -345,9 +345,9 @@ class SuperResolver:
         )
 
     def complete(self, item: Pending) -> None:
-        """Make the result of an image of `map`, whose tiles are done."""
+        """Make the result of an image of `map`, whose tiles are done, or that is done as a whole."""
         assert item.source is not None
-        if self._self_ensemble:
+        if item.composer is None:
             large = self.upscale(item.source)
         else:
             large = pictures.enlarged(item.source, np.concatenate(item.bands), self.scale)

@@ -45,6 +45,7 @@ class Machine:
         self.buffers: dict[int, np.ndarray] = {}
         self.contexts = 0
         self.up = self.down = 0  # bytes
+        self.begun = self.most_begun = 0  # inputs that are not yet waited for
         self.events: list[str] = []
         self.captured: list[Callable[[], None]] | None = None  # while a stream is captured
         self.graphs: list[list[Callable[[], None]]] = []
@@ -103,11 +104,14 @@ class Machine:
 
             def synchronize(self) -> None:
                 assert machine.contexts
+                machine.begun = max(0, machine.begun - 1)
 
             def wait_for_event(self, event: object) -> None: ...
 
         def upload(address: int, host: np.ndarray, stream: Stream) -> None:
             machine.events.append("up")
+            machine.begun += 1
+            machine.most_begun = max(machine.most_begun, machine.begun)
             machine.up += host.nbytes
             machine.buffers[address][: host.size] = host
 

@@ -29,7 +29,17 @@ Mutate = Callable[[bytes, random.Random], bytes]
 
 GPUS = ["Fake 3000", "Fake 3000", "../../Fake", "F" * 300, "\0", "Ümlaut\n"]
 
-HEADERS = [b"", b"{}", b"[]", b"null", b"[" * 100_000, b"1" * 5000, b'{"key": 1}', b'{"key": {}, "sha256": []}', b"\xff"]
+HEADERS = [
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"[" * 100_000,
+    b"1" * 5000,
+    b'{"key": 1}',
+    b'{"key": {}, "sha256": []}',
+    b"\xff",
+]
 
 LIES: list[dict[str, object]] = [
     {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import threading
 import time
@@ -63,14 +64,46 @@ def test_errors_come_at_their_place_and_the_rest_goes_on(resolver, photograph, t
         next(results)
 
 
-def test_an_iterator_that_fails(resolver, photograph):
+@pytest.mark.parametrize("tile", [None, 20])
+def test_an_image_that_fails_in_a_batch_fails_alone(model_file, photograph, tile):
+    """A network whose result is infinite but for black: the black ones of the batch come out."""
+    resolver = SuperResolver(model_file(2, {"gain": 1e30}), tile=tile)
+    black, bright = np.zeros((40, 40, 3), np.uint8), photograph[:40, :40]
+    results = resolver.map([black, bright, black, bright], batch=4)
+    for _ in range(2):
+        assert not next(results).any()
+        with pytest.raises(errors.NonFiniteOutputError):
+            next(results)
+
+
+def test_a_batch_that_fails_is_run_one_by_one(x2_model, photograph):
+    """A backend that checks by itself says of a batch only that something in it is wrong."""
+    resolver = SuperResolver(x2_model)
+    run = resolver._backend.run
+
+    def refuse_white(lr):
+        if (lr == 255).all(axis=(1, 2, 3)).any():
+            raise errors.NonFiniteOutputError("gave NaN")
+        return run(lr)
+
+    resolver._backend.run = refuse_white
+    whole, white = photograph[:40, :40], np.full((40, 40, 3), 255, np.uint8)
+    results = resolver.map([whole, white, whole], batch=3)
+    assert next(results).shape == (80, 80, 3)
+    with pytest.raises(errors.NonFiniteOutputError):
+        next(results)
+    assert next(results).shape == (80, 80, 3)
+
+
+@pytest.mark.parametrize("kind", [OSError, SystemExit])
+def test_an_iterator_that_fails(resolver, photograph, kind):
     def camera():
         yield photograph[:20, :20]
-        raise OSError("unplugged")
+        raise kind("unplugged")
 
     results = resolver.map(camera())
     assert next(results).shape == (40, 40, 3)
-    with pytest.raises(OSError, match="unplugged"):
+    with pytest.raises(kind, match="unplugged"):
         next(results)
     with pytest.raises(StopIteration):
         next(results)
@@ -94,11 +127,19 @@ def test_back_pressure_on_an_endless_stream(resolver, photograph, ahead):
     assert list(results) == []
 
 
-def test_a_dropped_iterator_ends_its_thread(resolver, photograph):
+@pytest.mark.parametrize("how", ["closed", "forgotten"])
+def test_an_iterator_left_early_ends_its_thread(resolver, photograph, how):
     before = threading.active_count()
     results = resolver.map(itertools.repeat(photograph[:20, :20]))
     next(results)
-    results.close()
+    if how == "closed":
+        results.close()
+    else:
+        del results
+        gc.collect()
+        deadline = time.monotonic() + 10
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert threading.active_count() == before
 
 
@@ -142,9 +183,11 @@ def test_async_use(resolver, photograph):
         assert np.array_equal(result, resolver(source))
 
 
-def test_an_array_that_is_filled_again(x2_model):
-    resolver = SuperResolver(x2_model)
-    frames = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize(("batch", "self_ensemble"), [(1, False), (2, False), (2, True)])
+def test_an_array_that_is_filled_again(x2_model, batch, self_ensemble, channels):
+    resolver = SuperResolver(x2_model, self_ensemble=self_ensemble)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 20, 20, channels), np.uint8)
     buffer = np.empty_like(frames[0])
 
     def refilled():
@@ -152,6 +195,6 @@ def test_an_array_that_is_filled_again(x2_model):
             buffer[...] = frame
             yield buffer
 
-    with resolver.map(refilled(), batch=2) as results:
+    with resolver.map(refilled(), batch=batch) as results:
         for frame, result in zip(frames, results, strict=True):
             assert np.array_equal(result, resolver(frame))
