@@ -1,7 +1,7 @@
 """pycuda and TensorRT at their edge: modules that keep tensors in host memory and fail on demand.
 
-Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network|SCALE|GPU|SIZES|LIES`; the
-network repeats each pixel. What is not such a text is refused, as TensorRT refuses what it cannot read.
+Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network|SCALE|GPU|SIZES|LIES`;
+the network repeats each pixel. What is not such a text is refused, as TensorRT refuses what it cannot read.
 """
 
 from __future__ import annotations
