@@ -1,0 +1,70 @@
+"""Free memory is asked for, not guessed: from the system, the control group, this process's limit, and the device."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import SuperResolver, memory
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A program of that name, first on the path: the driver's edge."""
+
+    def write(script: str) -> None:
+        path = tmp_path / "nvidia-smi"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return write
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
+def test_the_device_is_asked(nvidia_smi) -> None:
+    nvidia_smi('[ "$1" = --id=1 ] && echo 4096')
+    assert memory.free_device_memory(1) == 4 << 30
+    for answer in ("echo '[N/A]'", "exit 9", "echo"):
+        nvidia_smi(answer)
+        assert memory.free_device_memory(1) == memory.UNKNOWN
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
+def test_auto_tiles_follow_the_device_that_the_network_runs_on(nvidia_smi, x2_model: Path) -> None:
+    resolver = SuperResolver(x2_model, tile="auto")
+    resolver._backend._on_host, resolver._backend._device = False, 0  # what the CUDA provider sets
+    for mebibytes, whole in ((24_000, True), (100, False)):
+        nvidia_smi(f"echo {mebibytes}")
+        plan = resolver.plan(1000, 1000)  # of 2000 bytes a pixel
+        assert (len(plan) == 1) == whole
+        assert plan.crop_pixels * 2000 <= mebibytes << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by the resource module")
+def test_a_limit_of_the_process_counts() -> None:
+    program = (
+        "import resource; from runtime.memory import free_host_memory, _address_space;"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));"
+        "first = free_host_memory(); held = bytearray(300 << 20); print(first, first - free_host_memory())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, taken = map(int, result.stdout.split())
+    assert 0 < first < 1 << 30
+    assert abs(taken - (300 << 20)) < 20 << 20
+
+
+def test_the_least_of_all_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for system, group, process, least in (
+        (9, 5, 7, 5),
+        (9, None, 7, 7),
+        (3, 5, None, 3),
+        (None, None, None, memory.UNKNOWN),
+    ):
+        for name, value in (("_system", system), ("_cgroup", group), ("_address_space", process)):
+            monkeypatch.setattr(memory, name, lambda value=value: value)
+        assert memory.free_host_memory() == least
