@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,6 +71,56 @@ def test_reading_stays_a_few_files_ahead(resolver, photograph, tmp_path):
     assert len(taken) <= 2 * batch.AHEAD + 3
     running.close()
     assert not leftovers(tmp_path)
+
+
+def test_decoding_and_encoding_go_on_while_the_network_runs(x2_model, photograph, tmp_path, monkeypatch):
+    """The network waits, in its second file, for the third to be decoded and the first to be written."""
+    paths = make_files(tmp_path / "in", 3, photograph)
+    jobs = [batch.Job(path, tmp_path / "out" / path.name) for path in paths]
+    resolver = SuperResolver(x2_model)
+    decoded, written, waited = threading.Event(), threading.Event(), []
+    read_file, upscale = batch.read_file, resolver.upscale_file
+
+    def read(path, **options):
+        content = read_file(path, **options)
+        if path == paths[2]:
+            decoded.set()
+        return content
+
+    def compute(content):
+        waited.append(len(waited) != 1 or (decoded.wait(30) and written.wait(30)))
+        return upscale(content)
+
+    monkeypatch.setattr(batch, "read_file", read)
+    monkeypatch.setattr(resolver, "upscale_file", compute)
+    outcomes = batch.run(jobs, resolver, WriteOptions(), finished=lambda job: job == jobs[0] and written.set())
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert waited == [True] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="opens a terminal as POSIX systems do")
+def test_the_progress_bar_of_a_terminal(x2_model, photograph, tmp_path):
+    """Files done and in all, time spent and left, megapixels a second."""
+    import pty
+    import termios
+
+    make_files(tmp_path / "in", 30, photograph)
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command(x2_model), cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 4096):
+            shown += block
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 1
+    assert re.search(rb"31/31 \[\d\d:\d\d<\d\d:\d\d, .*file.*\d+\.\d\d MP/s\]", shown), shown
+    assert b"1 of 31 files failed" in shown
 
 
 def test_folders_patterns_and_globs(x2_model, photograph, tmp_path, monkeypatch):

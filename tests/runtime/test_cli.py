@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from small_networks import make_network
 
 from runtime import SuperResolver, cli
 
@@ -127,6 +129,31 @@ def test_a_folder_that_cannot_be_written(ignn, x2_model, sample, tmp_path):
     code, _, error = ignn("upscale", sample, "-o", "file/x.png", "--model", x2_model)
     assert code == 1
     assert "Cannot write" in error
+
+
+def test_a_foreign_model_by_flags(ignn, sample, photograph):
+    """Refused without scale and range, which the message asks for; then taken, and its tiles called approximate."""
+    onnx.save(make_network(2), "foreign.onnx")
+    command = ("upscale", sample, "-o", "out.png", "--model", "foreign.onnx")
+    code, _, error = ignn(*command)
+    assert code == 1
+    assert "--scale 2 --value-range 0..1 (or 0..255)" in error
+    assert not Path("out.png").exists()
+    code, _, error = ignn(*command, "--scale", 2, "--value-range", "0..255")
+    assert code == 0, error
+    expected = SuperResolver("foreign.onnx", scale=2, value_range="0..255")(photograph)
+    assert np.array_equal(np.asarray(Image.open("out.png")), expected)
+
+
+def test_an_approximate_halo_is_told(x2_model, sample, tmp_path):
+    command = [sys.executable, "-m", "runtime.cli", "upscale", sample, "-o", "x.png", "--model", x2_model]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    for halo, told in (("4", True), ("8", False)):
+        result = subprocess.run(
+            [*map(str, command), "--tile", "40", "--halo", halo],
+            capture_output=True, text=True, env=environment, cwd=tmp_path, check=True,
+        )  # fmt: skip
+        assert ("tiles are approximate: halo 4, exact from 8 on" in result.stderr) == told
 
 
 def test_help_lists_the_commands(ignn):
