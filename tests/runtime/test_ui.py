@@ -1,4 +1,7 @@
-"""The page, in a real browser."""
+"""The page: what it does with an upload, what it refuses, and how it looks in a real browser.
+
+What is behind the page is tested without Gradio; the limits of upload and queue need Gradio, the page itself a browser.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,79 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import SuperResolver, cli
-
-pytest.importorskip("gradio", reason="needs the extra: pip install ignn[ui]")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright, of the test-ui extra")
+from runtime import SuperResolver, cli, errors, ui
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
+GRADIO = "needs the extra: pip install ignn[ui]"
+
+
+def test_what_is_behind_the_page(x2_model, model_file, photograph, sample, tmp_path):
+    models = ui.Models([x2_model, model_file(3)])
+    assert models.of_scale(3) == ["x3"]
+    assert set(models.scales) == {"x2", "x3", "ignn-s-x2"}
+    before, after, download = ui.upscale(models, str(sample), "x2", tmp_path, 1_000_000)
+    assert np.array_equal(np.asarray(Image.open(download)), SuperResolver(x2_model)(photograph))
+    assert np.array_equal(np.asarray(Image.open(after)), np.asarray(Image.open(download)))
+    bicubic = Image.fromarray(photograph).resize((450, 300), Image.Resampling.BICUBIC)
+    assert np.array_equal(np.asarray(Image.open(before)), np.asarray(bicubic))
+    assert Path(download).name == "sample_x2.png"
+    again = ui.upscale(models, str(sample), "x3", tmp_path, 1_000_000)
+    assert not {before, after, download} & set(again)  # visitors do not meet
+
+
+def test_all_frames_and_alpha_are_in_the_download(x2_model, tmp_path):
+    frames = [Image.new("RGBA", (20, 16), (level, 0, 0, 128)) for level in (0, 100, 200)]
+    frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], duration=50)
+    *_, download = ui.upscale(ui.Models([x2_model]), str(tmp_path / "in.png"), "x2", tmp_path, 10_000)
+    result = Image.open(download)
+    assert (result.n_frames, result.mode, result.size) == (3, "RGBA", (40, 32))
+
+
+def test_uploads_that_are_refused(x2_model, sample, tmp_path):
+    models = ui.Models([x2_model])
+    (tmp_path / "text.png").write_text("hello")
+    for path, limit, kind, message in (
+        (None, 10**6, errors.UsageError, "Drop a picture first"),
+        (str(sample), 33_749, errors.ImageTooLargeError, "the limit is 33,749"),
+        (str(tmp_path / "text.png"), 10**6, errors.ImageReadError, "not an image"),
+    ):
+        with pytest.raises(kind, match=message):
+            ui.upscale(models, path, "x2", tmp_path, limit)
+    with pytest.raises(errors.ModelNotFoundError):
+        ui.upscale(models, str(sample), "nonesuch", tmp_path, 10**6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.png"]
+
+
+def test_without_gradio(x2_model, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert cli.main(["ui", "--model", str(x2_model)]) == 1
+    assert "pip install ignn[ui]" in capsys.readouterr().err
+    assert cli.main(["ui", "--max-megapixels", "0"]) == 1
+    assert "A number above 0 is expected" in capsys.readouterr().err
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def address(x2_model: Path, model_file) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    pytest.importorskip("gradio", reason=GRADIO)
+    port = free_port()
     arguments = ["ui", "--port", str(port), "--max-megapixels", "0.05", "--model", str(x2_model)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GRADIO_ANALYTICS_ENABLED": "False"}
     command = [sys.executable, "-m", "runtime.cli", *arguments, "--model", str(model_file(3))]
@@ -50,10 +102,71 @@ def address(x2_model: Path, model_file) -> Iterator[str]:
     process.wait(10)
 
 
+def test_a_file_above_the_limit_is_not_taken(address):
+    """25 MB is taken, and no more, by the server itself."""
+
+    def upload(megabytes: float) -> int:
+        border = "----ignn"
+        head = f'--{border}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        body = head.encode() + b"\0" * int(megabytes * (1 << 20)) + f"\r\n--{border}--\r\n".encode()
+        header = {"Content-Type": f"multipart/form-data; boundary={border}"}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{address}/gradio_api/upload", body, header)) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert upload(ui.MAX_UPLOAD_MB - 2) == 200
+    assert upload(ui.MAX_UPLOAD_MB + 2) == 413
+
+
+def test_a_full_queue_sends_visitors_away(x2_model, sample, tmp_path, monkeypatch):
+    """One is served and `MAX_QUEUE` wait, here until all have come; those after them are told."""
+    pytest.importorskip("gradio", reason=GRADIO)
+    from gradio_client import Client, handle_file
+
+    models, served, gate = ui.Models([x2_model]), threading.Event(), threading.Event()
+    enlarge = models["x2"].upscale_file
+
+    def wait(content):
+        served.set()
+        gate.wait(120)
+        return enlarge(content)
+
+    monkeypatch.setattr(models["x2"], "upscale_file", wait)
+    page = ui.build_page(models, tmp_path, 10**6)
+    try:
+        _, url, _ = page.launch(
+            server_port=free_port(), prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)]
+        )
+        client = Client(url, verbose=False)
+        submit = partial(client.submit, handle_file(str(sample)), "x2", api_name="/run")
+        jobs = [submit()]
+        assert served.wait(60)
+        jobs += [submit() for _ in range(ui.MAX_QUEUE + 4)]
+        deadline = time.monotonic() + 60
+        while sum(job.done() for job in jobs) < 4:
+            assert time.monotonic() < deadline, "nobody is sent away"
+            time.sleep(0.05)
+        gate.set()
+        failures = [str(error) for job in jobs if (error := job.exception(60)) is not None]
+    finally:
+        gate.set()
+        page.close()
+    assert len(failures) == 4
+    assert all("full" in failure for failure in failures)
+
+
 @pytest.fixture
 def page(address: str) -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright, of the test-ui extra")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        own = driver.chromium.executable_path  # of `playwright install chromium`
+        names = ("chromium", "chromium-browser", "google-chrome")
+        found = own if Path(own).exists() else next(filter(None, map(shutil.which, names)), None)
+        if found is None:
+            pytest.skip("needs Chromium (playwright install chromium, or Debian: apt install chromium)")
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         page = browser.new_page(accept_downloads=True)
         page.set_default_timeout(60_000)
         page.goto(address)
@@ -76,7 +189,9 @@ def test_drop_enlarge_compare_download(page, x2_model, photograph, sample, tmp_p
 def test_the_scale_chooses_the_model(page, sample):
     page.get_by_label("x3").check()
     page.locator("input[type=file]").first.set_input_files(str(sample))
-    playwright.expect(page.get_by_label("Model")).to_have_value("x3", timeout=60_000)
+    from playwright.sync_api import expect
+
+    expect(page.get_by_label("Model")).to_have_value("x3", timeout=60_000)
     page.get_by_role("button", name="Enlarge").click()
     after = page.locator("img[src*='after.png']").first
     after.wait_for(state="visible")
@@ -92,6 +207,7 @@ def test_a_picture_above_the_limit_is_refused_with_a_message(page, tmp_path):
 
 
 def test_a_port_that_is_taken(x2_model, capsys):
+    pytest.importorskip("gradio", reason=GRADIO)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
