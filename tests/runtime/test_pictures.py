@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageSequence
+from press_profile import cmyk_profile
 
 from runtime import SuperResolver, cli, errors
 from runtime.image_io import ImageFile, read_file, read_still
@@ -212,6 +213,26 @@ def test_cmyk_is_converted_with_a_word(upscale, sample, tmp_path, caplog):
     assert "CMYK converted" in caplog.text
     seen = from_pil(Image.open(tmp_path / "in.jpg")).color.astype(int)
     assert np.abs(seen - np.asarray(Image.open(sample))).mean() < 12
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_is_converted_by_its_profile(upscale, tmp_path, caplog, suffix):
+    """The profile's inks are green, which no conversion without it would give; the result carries no profile."""
+    Image.new("CMYK", (24, 20), (0, 255, 0, 0)).save(tmp_path / f"in{suffix}", icc_profile=cmyk_profile(), quality=95)
+    result = Image.open(upscale(tmp_path / f"in{suffix}"))
+    assert "CMYK converted to sRGB by its ICC profile" in caplog.text
+    assert "icc_profile" not in result.info
+    red, green, blue = (int(value) for value in np.asarray(result)[20, 24])
+    assert green > red + 20
+    assert green > blue + 10
+    plain = np.asarray(Image.new("CMYK", (1, 1), (0, 255, 0, 0)).convert("RGB"))[0, 0]
+    assert plain[1] == 0
+
+
+def test_a_profile_that_is_not_one_does_not_cost_the_picture(upscale, tmp_path, caplog):
+    Image.new("CMYK", (24, 20), (0, 255, 0, 0)).save(tmp_path / "in.jpg", icc_profile=b"no profile" * 20)
+    assert Image.open(upscale(tmp_path / "in.jpg")).mode == "RGB"
+    assert "the ICC profile is not usable" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".avif"])
