@@ -1,9 +1,9 @@
 """Video by PyAV: every frame enlarged, everything else kept.
 
 Audio, subtitles and other streams are copied packet by packet. Frames keep their timestamps, so a variable frame rate
-stays one. Frames of more than 8 bits are read with 16 and written with 10. The clip is encoded in groups of
-frames, each in a file of its own beside the output, which become the output at the end: a broken run resumes after the
-last whole group.
+stays one. Frames of more than 8 bits are read with 16 and written with 10. Where the container says that the camera was
+held sideways, the pixels are turned instead. The clip is encoded in groups of frames, each in a file of its own beside
+the output, which become the output at the end: a broken run resumes after the last whole group.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _encode_group(
                 stream.codec_context.gop_size = GROUP
                 for tag in COLOR_TAGS:
                     setattr(stream.codec_context, tag, getattr(source.codec_context, tag))
-                if source.sample_aspect_ratio:
-                    stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio
+                if aspect := source.sample_aspect_ratio:
+                    stream.codec_context.sample_aspect_ratio = 1 / aspect if _turns(frame) % 2 else aspect
             large = _frame(av, sr, stream.pix_fmt, source.codec_context)
             large.pts, large.time_base = frame.pts, frame.time_base
             output.mux(stream.encode(large))
@@ -162,8 +162,13 @@ def _encode_group(
 
 
 def _rgb(frame: Any, *, deep: bool) -> NDArray[Any]:  # noqa: ANN401
-    """A frame as (H, W, 3) RGB of uint8 or uint16; unnamed color is taken as FFmpeg takes it, BT.601."""
-    return np.ascontiguousarray(frame.to_ndarray(format="rgb48le" if deep else "rgb24"))
+    """A frame, upright, as (H, W, 3) RGB of uint8 or uint16; unnamed color is taken as FFmpeg takes it, BT.601."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb48le" if deep else "rgb24"), _turns(frame)))
+
+
+def _turns(frame: Any) -> int:  # noqa: ANN401
+    """Quarter turns to the left that bring a frame upright."""
+    return round(frame.rotation / 90) % 4
 
 
 def _frame(av: ModuleType, rgb: NDArray[Any], pixel_format: str, color: Any) -> Any:  # noqa: ANN401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -140,6 +141,28 @@ def test_ten_bits_are_kept(plain, tmp_path):
     (frame, *_), facts = read_clip(tmp_path / "out.mkv")
     assert facts["format"] == "yuv420p10le"
     assert len(np.unique(frame.to_ndarray(format="gray10le"))) > 256
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_clip_held_sideways_is_upright(plain, tmp_path, degrees):
+    """The picture is turned as the container says, once: as the EXIF orientation of a photograph."""
+    frame = np.full((48, 64, 3), 20, np.uint8)
+    frame[:24, :32] = 220  # upper left
+    make_clip(tmp_path / "in.mp4", [frame] * 2, sound=False)
+    content = bytearray((tmp_path / "in.mp4").read_bytes())
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]  # clockwise
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
+    place = content.index(upright, content.index(b"tkhd"))
+    content[place : place + len(matrix)] = matrix
+    (tmp_path / "in.mp4").write_bytes(content)
+    upscale_video(plain, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    (result, *_), facts = read_clip(tmp_path / "out.mp4")
+    assert facts["size"] == ((128, 96) if degrees == 180 else (96, 128))
+    assert result.rotation == 0
+    light = result.to_ndarray(format="gray") > 120
+    expected = np.rot90(np.pad(np.ones((48, 64), bool), ((0, 48), (0, 64))), -degrees // 90)
+    assert (light == expected).mean() > 0.97
 
 
 def test_killed_and_resumed(x2_model, frames, tmp_path):
