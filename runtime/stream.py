@@ -22,7 +22,7 @@ from runtime.tiling import Composer, TilePlan
 
 logger = logging.getLogger("ignn")
 
-MEMORY = 1 << 30
+MEMORY = 3 << 29
 """Bytes that the network may take with `tile="auto"` while streaming, however much is free."""
 
 STRIP_ROWS = 64

@@ -9,6 +9,7 @@ the output, which become the output at the end: a broken run resumes after the l
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from runtime.atomic import atomic_path
 from runtime.errors import BackendUnavailableError, ImageReadError, ImageWriteError
 from runtime.super_resolver import SuperResolver
+
+logger = logging.getLogger("ignn")
 
 SUFFIXES = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Containers that are written, by suffix, with their FFmpeg names."""
@@ -107,6 +110,9 @@ def _encode_groups(
     parts: list[Path] = []
     frames = container.decode(stream)
     for first in frames:
+        encoder = av.Codec(_codec(target.suffix.lower())[0], "w")
+        if not parts and _is_deep(first) and _ten_bits(encoder, "yuv420p") == "yuv420p":
+            logger.warning("reduced to 8 bits a channel, which is what %s holds here: .mkv holds 10", encoder.name)
         path = groups / f"{len(parts):06}.nut"
         group = chain([first], (frame for _, frame in zip(range(GROUP - 1), frames, strict=False)))
         if path.is_file():
@@ -131,11 +137,11 @@ def _encode_group(
     quality: int | None,
 ) -> Iterator[None]:
     """Encode a group into a file of its own; yields after each frame."""
-    codec, default = ("libvpx-vp9", 24) if suffix == ".webm" else ("libx264", 16)
+    codec, default = _codec(suffix)
     with av.open(str(path), "w", format="nut") as output:
         stream = None
         for frame in frames:
-            deep = max((component.bits for component in frame.format.components), default=8) > 8
+            deep = _is_deep(frame)
             sr = resolver(_rgb(frame, deep=deep))
             if stream is None:
                 # Without B-frames decoding order is showing order, so that groups can follow each other as they are.
@@ -146,7 +152,9 @@ def _encode_group(
                 # 4:2:0 needs even sides, which an odd scale of an odd side is not.
                 even = sr.shape[0] % 2 == 0 and sr.shape[1] % 2 == 0
                 stream.width, stream.height = sr.shape[1], sr.shape[0]
-                stream.pix_fmt = ("yuv420p" if even else "yuv444p") + ("10le" if deep else "")
+                stream.pix_fmt = "yuv420p" if even else "yuv444p"
+                if deep:
+                    stream.pix_fmt = _ten_bits(stream.codec_context.codec, stream.pix_fmt)
                 stream.time_base = stream.codec_context.time_base = frame.time_base
                 stream.codec_context.gop_size = GROUP
                 for tag in COLOR_TAGS:
@@ -164,6 +172,21 @@ def _encode_group(
 def _rgb(frame: Any, *, deep: bool) -> NDArray[Any]:  # noqa: ANN401
     """A frame, upright, as (H, W, 3) RGB of uint8 or uint16; unnamed color is taken as FFmpeg takes it, BT.601."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb48le" if deep else "rgb24"), _turns(frame)))
+
+
+def _codec(suffix: str) -> tuple[str, int]:
+    """The encoder of a container, and its default rate factor."""
+    return ("libvpx-vp9", 24) if suffix == ".webm" else ("libx264", 16)
+
+
+def _ten_bits(codec: Any, pixel_format: str) -> str:  # noqa: ANN401
+    """The format with 10 bits, or itself if the encoder knows 8 only."""
+    deep = f"{pixel_format}10le"
+    return deep if deep in {known.name for known in codec.video_formats or ()} else pixel_format
+
+
+def _is_deep(frame: Any) -> bool:  # noqa: ANN401
+    return max((component.bits for component in frame.format.components), default=8) > 8
 
 
 def _turns(frame: Any) -> int:  # noqa: ANN401
@@ -190,6 +213,8 @@ def _join(av: ModuleType, source: Path, parts: list[Path], path: Path, container
             video = new.add_stream_from_template(first.streams.video[0])
             time_base = first.streams.video[0].time_base
         video.time_base = time_base
+        for tag in COLOR_TAGS:  # VP9 itself holds two of the four
+            setattr(video.codec_context, tag, getattr(old.streams.video[0].codec_context, tag))
         video.metadata.update(old.streams.video[0].metadata)
         copied = {}
         for stream in old.streams:

@@ -165,6 +165,26 @@ def test_a_clip_held_sideways_is_upright(plain, tmp_path, degrees):
     assert (light == expected).mean() > 0.97
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_webm(plain, frames, tmp_path, deep, caplog):
+    """VP9, whose groups follow each other as well, of 10 bits if the encoder has them, else with a word; its sound is
+    Opus or Vorbis, and no other."""
+    clip = [frame.astype(np.uint16) * 257 for frame in frames] if deep else frames
+    make_clip(tmp_path / "in.mkv", clip, deep=deep, sound=False)
+    upscale_video(plain, tmp_path / "in.mkv", tmp_path / "out.webm")
+    old, before = read_clip(tmp_path / "in.mkv")
+    new, after = read_clip(tmp_path / "out.webm")
+    if "reduced to 8 bits" in caplog.text:
+        assert deep
+        assert "yuv420p10le" not in [known.name for known in av.Codec("libvpx-vp9", "w").video_formats]
+        before["format"] = "yuv420p"
+    assert after == before | {"size": (2 * SIZE[0], 2 * SIZE[1])}
+    assert [frame.pts * frame.time_base for frame in new] == [frame.pts * frame.time_base for frame in old]
+    make_clip(tmp_path / "in.mkv", frames[:3])
+    with pytest.raises(errors.ImageWriteError, match=r"audio of .* \(aac\) does not fit here.*Use \.mkv"):
+        upscale_video(plain, tmp_path / "in.mkv", tmp_path / "out.webm")
+
+
 def test_killed_and_resumed(x2_model, frames, tmp_path):
     make_clip(tmp_path / "in.mkv", frames * 4)
     upscale_video(SuperResolver(x2_model), tmp_path / "in.mkv", tmp_path / "whole.mkv")
