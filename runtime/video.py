@@ -109,8 +109,8 @@ def _encode_groups(
     total, done = stream.frames, 0
     parts: list[Path] = []
     frames = container.decode(stream)
+    encoder = av.Codec(_codec(target.suffix.lower())[0], "w")
     for first in frames:
-        encoder = av.Codec(_codec(target.suffix.lower())[0], "w")
         if not parts and _is_deep(first) and _ten_bits(encoder, "yuv420p") == "yuv420p":
             logger.warning("reduced to 8 bits a channel, which is what %s holds here: .mkv holds 10", encoder.name)
         path = groups / f"{len(parts):06}.nut"
