@@ -200,9 +200,9 @@ class TrtBackend:
         found, expected = tuple(self._context.get_tensor_shape(self._output)), (large[0], 3, *large[1:])
         if found != expected:
             raise EngineError(
-                f"The engine of {self._source} gives shape {found} for an input of size {size}; {expected} was expected "
-                f"of scale {self.metadata.scale}. For a foreign model give its true --scale; an engine of another model "
-                f"is built again by: ignn build {self._source}"
+                f"The engine of {self._source} gives shape {found} for an input of size {size}; {expected} was "
+                f"expected of scale {self.metadata.scale}. For a foreign model give its true --scale; an engine of "
+                f"another model is built again by: ignn build {self._source}"
             )
 
     def _make_fit(self, size: Size) -> None:

@@ -134,7 +134,22 @@ def fuzz_array(rng: random.Random, resolver: SuperResolver) -> None:
 
 def fuzz_metadata(rng: random.Random, folder: Path) -> None:
     """A model whose metadata lies."""
-    hostile = ["", "0", "-1", "1", "3", "16", "1024", "4096", "1073741824", "999999999", "1e5", "nan", "2" * 4000, "\0"]
+    hostile: list[str | None] = [
+        "",
+        "0",
+        "-1",
+        "1",
+        "3",
+        "16",
+        "1024",
+        "4096",
+        "1073741824",
+        "999999999",
+        "1e5",
+        "nan",
+        "2" * 4000,
+        "\0",
+    ]
     hostile += ["٣", "x2", None, " 2", "0x2", "\x1b[2J", "{" * 1000, "Q" * 100_000]
     lies = {rng.choice(sorted(METADATA)): rng.choice(hostile) for _ in range(rng.choice([1, 2, 6]))}
     path = write_model(folder / "lies.onnx", make_network(2), **lies)
@@ -203,7 +218,7 @@ def work(first: int, count: int) -> None:
                 lambda rng=rng: fuzz_model(rng, folder, model),
                 lambda rng=rng: fuzz_signature(rng, folder),
                 lambda rng=rng: fuzz_cache(rng, folder, path, mutate),
-                lambda rng=rng: fuzz_given_engine(rng, model, mutate),
+                lambda rng=rng: fuzz_given_engine(rng, folder, model, mutate),
                 lambda rng=rng: fuzz_engine_model(rng, folder, model, mutate),
             ]
             sys.stdout.write(f"{seed}\n")

@@ -20,7 +20,7 @@ from fake_cuda import Machine, make_engine
 from numpy.typing import NDArray
 
 from runtime import SuperResolver
-from runtime.backends import BackendMemoryError, trt
+from runtime.backends import BackendMemoryError, device_memory, pixels, trt
 from runtime.backends.engine_build import BuildRequest
 from runtime.backends.trt import TrtBackend
 from runtime.engine_cache import MAGIC
@@ -58,10 +58,14 @@ LIES: list[dict[str, object]] = [
 ]
 
 
-def _install(rng: random.Random) -> Machine:
-    """A machine, with pycuda and TensorRT on it, whose builds give the fake's engine."""
+def _install(rng: random.Random, folder: Path) -> Machine:
+    """A machine, with pycuda and TensorRT on it, whose builds give the fake's engine; with pixel kernels or without."""
     machine = Machine()
     machine.gpu = rng.choice(GPUS)
+    library = folder / rng.choice(["good.so", "none.so"])
+    if library.name == "good.so":
+        library.write_bytes(b"")
+    os.environ["IGNN_PLUGIN"] = str(library)
     sys.modules["pycuda"] = type(sys)("pycuda")
     sys.modules["pycuda.driver"], sys.modules["tensorrt"] = machine.pycuda(), machine.tensorrt()
 
@@ -69,7 +73,10 @@ def _install(rng: random.Random) -> Machine:
         profile = request.profile
         output.write_bytes(make_engine(machine.gpu, (profile.minimum, profile.optimum, profile.maximum)))
 
-    trt.build_engine = build  # type: ignore[assignment]
+    trt.build_engine = build
+    device_memory.load_driver = machine.driver
+    pixels.PixelKernels = machine.pixel_kernels()
+    machine.capture_fails = rng.random() < 0.2
     return machine
 
 
@@ -93,7 +100,7 @@ def _check(found: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
 
 def fuzz_cache(rng: random.Random, folder: Path, model: Path, mutate: Mutate) -> None:
     """A file of the cache, damaged or hostile: the engine is built again, or, if it is sealed, refused with a word."""
-    machine = _install(rng)
+    machine = _install(rng, folder)
     cache = folder / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     os.environ["IGNN_CACHE"] = str(cache)
@@ -132,24 +139,25 @@ def fuzz_cache(rng: random.Random, folder: Path, model: Path, mutate: Mutate) ->
             raise AssertionError("a CUDA context stays current")
 
 
-def fuzz_given_engine(rng: random.Random, model: bytes, mutate: Mutate) -> None:
+def fuzz_given_engine(rng: random.Random, folder: Path, model: bytes, mutate: Mutate) -> None:
     """An engine file given by hand, damaged or of something else."""
-    machine = _install(rng)
+    machine = _install(rng, folder)
     content = _lying_engine(rng, machine.gpu, mutate)
     backend = TrtBackend(model, source="m.onnx", flavor="tensorrt", engine=content)
     for _ in range(3):
-        lr = np.ascontiguousarray(_image(rng).transpose(2, 0, 1)[None], np.float32)
+        image = _image(rng)
+        as_bytes = backend.takes_bytes and rng.random() < 0.5
+        lr = image[None] if as_bytes else np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)
         try:
-            found = backend.run(lr)
+            found = backend.run(lr)[0]
         except BackendMemoryError:  # the resolver's to mend
             continue
-        if not np.array_equal(found, lr.repeat(2, 2).repeat(2, 3)):
-            raise AssertionError(f"a wrong result for {lr.shape}")
+        _check(found if as_bytes else found.transpose(1, 2, 0), image)
 
 
 def fuzz_engine_model(rng: random.Random, folder: Path, model: bytes, mutate: Mutate) -> None:
     """A damaged ONNX file, of which an engine is to be built; the engine itself is right for scale 2."""
-    _install(rng)
+    _install(rng, folder)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     os.environ["IGNN_CACHE"] = str(folder / "cache")
     path = folder / "damaged.onnx"

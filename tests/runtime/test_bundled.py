@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_the_readme_for_app_developers_runs(tmp_path: Path, monkeypatch: pytest.
     photograph.save("photo.jpg")
     Path("broken.png").write_bytes(b"no picture")
     shown: list[Image.Image] = []
-    names = {"asyncio": asyncio, "paths": ["photo.jpg"] * 3, "show": shown.append, "image": photograph}
+    names: dict[str, Any] = {"asyncio": asyncio, "paths": ["photo.jpg"] * 3, "show": shown.append, "image": photograph}
     program = compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def run() -> None:
