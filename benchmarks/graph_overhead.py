@@ -191,10 +191,11 @@ def _alive(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto
 
 def pytorch_convolutions(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
     """Factory: the convolutions of `train`'s network alone."""
-    return subjects.module_runner(partial(_forward, subjects.network(name)), height, width, threads)
+    return subjects.module_runner(partial(convolutions, subjects.network(name)), height, width, threads)
 
 
-def _forward(net: IGNN, lr: torch.Tensor) -> torch.Tensor:
+def convolutions(net: IGNN, lr: torch.Tensor) -> torch.Tensor:
+    """Compute the convolutions of `train`'s network alone, on the shapes that they have in it."""
     import torch
 
     s, k = net.config.graph_scale, net.config.neighbors

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.gpu import correctness, kernels, plain, rtx_engine
+from benchmarks import baseline, graph_overhead, subjects
+from benchmarks.gpu import correctness, kernels, networks, plain, rtx_engine
 from train import ops
 
 
@@ -35,9 +36,19 @@ def test_floors() -> None:
     assert kernels.windowed_knn_flops(40, 40, 2) == 2 * 9 * 64 * 10 * 10 * 20 * 20  # the whole grid is the window
 
 
+def test_networks_in_half_are_the_network() -> None:
+    net, lr = subjects.network("tiny"), torch.from_numpy(subjects.lr_input(40, 44))
+    with torch.inference_mode():
+        expected = net(lr)
+    assert networks.psnr(networks.in_half(net)(lr), expected) > 50
+    assert networks.psnr(networks.in_half(lambda x: baseline.straightforward(net, x))(lr), expected) > 50
+    assert networks.in_half(lambda x: graph_overhead.convolutions(net, x))(lr).shape == expected.shape
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize(
-    ("main", "arguments"), [(kernels.main, []), (correctness.main, []), (rtx_engine.main, ["model.onnx"])]
+    ("main", "arguments"),
+    [(kernels.main, []), (correctness.main, []), (networks.main, []), (rtx_engine.main, ["model.onnx"])],
 )
 def test_without_a_gpu_they_say_so(main: Callable[[list[str]], int], arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="No CUDA device"):
