@@ -30,8 +30,8 @@ GRADIO = "needs the extra: pip install ignn[ui]"
 
 def test_what_is_behind_the_page(x2_model, model_file, photograph, sample, tmp_path):
     models = ui.Models([x2_model, model_file(3)])
-    assert models.of_scale(3) == ["x3"]
-    assert set(models.scales) == {"x2", "x3", "ignn-s-x2"}
+    assert models.of_scale(3) == ["x3", "ignn-s-x3"]
+    assert set(models.scales) == {"x2", "x3", *(f"ignn-s-x{scale}" for scale in (2, 3, 4))}
     before, after, download = ui.upscale(models, str(sample), "x2", tmp_path, 1_000_000)
     assert np.array_equal(np.asarray(Image.open(download)), SuperResolver(x2_model)(photograph))
     assert np.array_equal(np.asarray(Image.open(after)), np.asarray(Image.open(download)))
