@@ -90,7 +90,11 @@ class OrtBackend:
                 f"Asked ONNX Runtime for {first}, got {given[0]}: the provider's libraries could not be loaded. "
                 'Repair them, or ask for the CPU: --provider cpu, in Python providers=["cpu"].'
             )
-        return_freed_memory()  # the file's weights, which now live in the kernels' own layout
+        self._session.disable_fallback()  # a provider that fails says so, instead of making way for another
+        # It keeps the file's content, to open itself again with other providers, which nothing here asks for.
+        if hasattr(self._session, "_model_bytes"):
+            self._session._model_bytes = None
+        return_freed_memory()  # of the weights as the file had them: they now live in the kernels' own layout
         self._on_host = first == PROVIDERS["cpu"]
         self._run_options = run_options() if self._on_host else ort.RunOptions()
         self._device = int(wanted[0][1].get("device_id", 0))
