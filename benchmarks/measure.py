@@ -17,9 +17,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from runtime.memory import peak_memory
 
 Factory = Callable[..., Callable[[], Any]]
 """Called once in the process; what it returns is called once a sample. A dictionary that it returns is seconds by
@@ -132,12 +133,7 @@ def _cpu_s() -> float:
 def peak_bytes() -> int:
     """Return the largest resident memory of this process so far, or of its largest finished child."""
     unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    status = Path("/proc/self/status")
-    if status.exists():
-        # On Linux ru_maxrss begins with the size of the process that forked this one; VmHWM begins at exec.
-        own = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
+    return max(peak_memory(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
 
 
 class Timings:

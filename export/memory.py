@@ -6,7 +6,6 @@ Runs as a process of its own (`python -m export.memory MODEL.onnx`), whose peak 
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from runtime.backends.ort import run_options, session_options
-from runtime.memory import return_freed_memory
+from runtime.memory import peak_memory, resident_memory, return_freed_memory
 
 _SIDES = (128, 160, 192)
 
@@ -42,34 +41,15 @@ def measure_bytes_per_pixel(model: str | os.PathLike[str]) -> int:
 def _measure(model: str) -> int:
     session = onnxruntime.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
     return_freed_memory()
-    loaded = _resident_bytes()
+    loaded = resident_memory()
     worst = 0
     for side in _SIDES:
         lr = np.random.default_rng(0).uniform(0, 255, (1, 3, side, side)).astype(np.float32)
         session.run(None, {"lr": lr}, run_options())
-        worst = max(worst, (_peak_bytes() - loaded) // side**2)
+        worst = max(worst, (peak_memory() - loaded) // side**2)
     if worst <= 0:
         raise OSError(f"peak memory did not grow from {loaded} bytes")
     return worst
-
-
-def _resident_bytes() -> int:
-    return _status("VmRSS:") or _peak_bytes()
-
-
-def _peak_bytes() -> int:
-    # ru_maxrss begins, on Linux, at what the parent process held.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return _status("VmHWM:") or peak
-
-
-def _status(field: str) -> int | None:
-    """Return an entry of the process's status in bytes, on Linux."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,30 @@ def free_device_memory(device: int = 0) -> int:
         return UNKNOWN
 
 
+def peak_memory() -> int:
+    """Bytes of the largest resident memory of this process so far."""
+    peak = _status("VmHWM:")  # ru_maxrss begins, on Linux, at what the process that forked this one held
+    if peak is not None:
+        return peak
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resident_memory() -> int:
+    """Bytes of resident memory of this process; the peak where the system does not say."""
+    return _status("VmRSS:") or peak_memory()
+
+
+def _status(field: str) -> int | None:
+    """An entry of the process's status in bytes, on Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))
+
+
 def return_freed_memory() -> None:
     """Give the system back what the C library keeps of freed memory, where it is one that can."""
     if sys.platform == "linux":

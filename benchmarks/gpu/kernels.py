@@ -135,12 +135,17 @@ def run_adapn_gather(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
     return results
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def register_kernels(argv: list[str] | None, description: str | None) -> None:
+    """Register the kernels of the library that the command line names; end the program where there is no GPU."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, help="libignn_kernels.so; default: in build/")
     arguments = parser.parse_args(argv)
     require_gpu()
     register(arguments.library)
+
+
+def main(argv: list[str] | None = None) -> int:
+    register_kernels(argv, __doc__)
     torch.manual_seed(0)
     rate = rates()
     results = []

@@ -2,17 +2,15 @@
 
     python -m benchmarks.gpu.networks [--library build/libignn_kernels.so]
 
-Convolutions in float16 (autocast), channels last, replayed as a CUDA graph. Beside each network, in turns: the same
-network's convolutions alone, and the version that materialises patches (`benchmarks.baseline`), with the largest
-picture that it can do. Writes benchmarks/gpu/results/networks_<gpu>.json.
+Convolutions in float16 (autocast), channels last, replayed as a CUDA graph, in turns with the same network's
+convolutions alone; and then, both without a CUDA graph, beside the version that materialises patches
+(`benchmarks.baseline`), with the largest picture that it can do. Writes benchmarks/gpu/results/networks_<gpu>.json.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +18,9 @@ from torch import Tensor
 
 from benchmarks import subjects
 from benchmarks.baseline import straightforward
-from benchmarks.gpu.kernels import compare, measure
-from benchmarks.gpu.report import require_gpu, write
+from benchmarks.gpu.kernels import compare, measure, register_kernels
+from benchmarks.gpu.report import write
 from benchmarks.graph_overhead import convolutions
-from plugins.torch_ops import register
 from train import IGNN
 
 SIZES = [(270, 480), (540, 960)]
@@ -114,11 +111,7 @@ def largest_plain_side(net: IGNN) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", type=Path, help="libignn_kernels.so; default: in build/")
-    arguments = parser.parse_args(argv)
-    require_gpu()
-    register(arguments.library)
+    register_kernels(argv, __doc__)
     torch.backends.cudnn.benchmark = True
     results = []
     for name in ("ignn-s", "ignn"):
