@@ -149,7 +149,7 @@ def onnx_runtime_network(model: str, threads: int) -> Callable[[NDArray], NDArra
     """Return the runtime's own backend on an exported file."""
     from runtime.backends.ort import OrtBackend
 
-    return OrtBackend(Path(model).read_bytes(), source=model, providers=["cpu"], threads=threads).run
+    return OrtBackend(Path(model), source=model, providers=["cpu"], threads=threads).run
 
 
 def onnx_runtime(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.opening import read_model
+from runtime.backends.opening import find_model_file
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor
 from runtime.errors import BackendUnavailableError, IgnnError, UsageError
 from runtime.onnx_file import read_facts
@@ -42,14 +42,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     _polygraphy()  # before the runtimes take their time
-    model, source = read_model(arguments.model)
+    path, source, _ = find_model_file(arguments.model)
+    model = path.read_bytes()
     precision = read_facts(model, source=source).properties.get("ignn.precision", "fp32")
     bound = BOUNDS_DB.get(precision, BOUNDS_DB["fp32"])
     lr = picture() if arguments.image is None else _read(arguments.image)
     sys.stdout.write(f"{source} ({precision}), lr {' x '.join(map(str, lr.shape))}\n")
     runs: dict[str, Callable[[], Map]] = {
         "PyTorch": lambda: _pytorch(arguments.checkpoint, lr),
-        "ONNX Runtime": lambda: _onnx_runtime(model, source, lr),
+        "ONNX Runtime": lambda: _onnx_runtime(path, source, lr),
         NAMES[arguments.backend]: lambda: _tensorrt(model, source, arguments.backend, arguments.engine, lr),
     }
     results: dict[str, Map] = {}
@@ -169,12 +170,12 @@ def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
         return np.asarray(net(torch.from_numpy(lr)).numpy(), dtype=np.float32)
 
 
-def _onnx_runtime(model: bytes, source: str, lr: Map) -> Map:
+def _onnx_runtime(path: Path, source: str, lr: Map) -> Map:
     try:
         from runtime.backends.ort import OrtBackend
     except ImportError as error:
         raise NotRunError(f"It cannot be imported ({error}): pip install 'ignn[cpu]'") from error
-    return OrtBackend(model, source=source, providers=["cpu"]).run(lr)
+    return OrtBackend(path, source=source, providers=["cpu"]).run(lr)
 
 
 def _tensorrt(model: bytes, source: str, flavor: Flavor, engine: Path | None, lr: Map) -> Map:

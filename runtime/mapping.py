@@ -150,7 +150,7 @@ class _Work:
                 item.tiles.popleft()
         try:
             results: list[Values | None] = [
-                *self._resolver.run_batch([crop for _, _, crop in batch], [tile for _, tile, _ in batch])
+                *self._resolver.network.run_batch([crop for _, _, crop in batch], [tile for _, tile, _ in batch])
             ]
         except Exception:  # of one of them, perhaps: each alone then, to know of which
             results = [None] * len(batch)
@@ -159,7 +159,7 @@ class _Work:
                 continue
             try:
                 assert item.composer is not None
-                sr = self._resolver.run_tile(crop, tile) if sr is None else sr
+                sr = self._resolver.network.run_tile(crop, tile) if sr is None else sr
                 item.bands += [band for _, band in item.composer.add(tile, sr)]
             except Exception as error:
                 item.fail(error)

@@ -92,7 +92,7 @@ def upscale_stream(
     if resolver.self_ensemble:
         raise IgnnError("A stream cannot be turned as --self-ensemble asks. Leave out one of the two.")
     rows = Rows(source, background=options.background_rgb, max_pixels=max_pixels)
-    plan = resolver.plan(rows.height, rows.width, most_bytes=MEMORY)
+    plan = resolver.network.plan(rows.height, rows.width, most_bytes=MEMORY)
     bands = _bands(resolver, rows, plan, progress)
     width, height = rows.width * resolver.scale, rows.height * resolver.scale
     with atomic_path(target) as temporary:
@@ -114,7 +114,7 @@ def _bands(
         if rows.dtype != np.uint8 or rows.channels == 1:
             crop = crop.astype(np.float32) * np.float32(255 / maximum)
             crop = np.repeat(crop, 3, axis=2) if rows.channels == 1 else crop
-        for _, finished in composer.add(tile, resolver.run_tile(crop, tile)):
+        for _, finished in composer.add(tile, resolver.network.run_tile(crop, tile)):
             yield finished
         progress(done + 1, len(plan))
 

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     require_gpu()
     library = check_plugin(arguments.plugin)
     lr = np.random.default_rng(0).uniform(0, 255, (1, 3, arguments.size, arguments.size)).astype(np.float32)
-    expected = OrtBackend(arguments.model.read_bytes(), source=arguments.model.name, providers=["cpu"]).run(lr)
+    expected = OrtBackend(arguments.model, source=arguments.model.name, providers=["cpu"]).run(lr)
     engines = {capability: measure(arguments.model, library, capability, lr, expected) for capability in CAPABILITIES}
     write("rtx_engine", {"model": arguments.model.name, "engines": engines})
     return 0

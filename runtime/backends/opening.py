@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "ort", *FLAVORS)
 
 
-def read_model(model: str | os.PathLike[str] | None) -> tuple[bytes, str]:
-    """The model file's content, and what to call it in messages."""
+def find_model_file(model: str | os.PathLike[str] | None) -> tuple[Path, str, str]:
+    """The model's file, what to call it in messages, and its SHA-256 in hex."""
     if model is None or ("/" not in str(model) and Path(model).suffix == ""):
         bundled = find_model(None if model is None else str(model))
-        return bundled.read(), bundled.file
+        return bundled.path(), bundled.file, bundled.sha256
     try:
-        return Path(model).read_bytes(), str(model)
+        with Path(model).open("rb") as file:
+            return Path(model), str(model), hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelNotFoundError(
             f"There is no model file {model} that can be read ({error.strerror}). Make one with `ignn export`, or "
@@ -33,7 +35,7 @@ def read_model(model: str | os.PathLike[str] | None) -> tuple[bytes, str]:
 
 
 def open_backend(
-    content: bytes,
+    path: Path,
     source: str,
     backend: str,
     providers: Sequence[Provider] | None,
@@ -41,7 +43,7 @@ def open_backend(
     scale: int | None,
     value_range: str | None,
 ) -> Backend:
-    """The backend of a model file's content; arguments as those of `SuperResolver`."""
+    """The backend of a model file; arguments as those of `SuperResolver`."""
     if backend not in BACKENDS:
         raise UsageError(f"Invalid backend ({backend!r}). Supported values are {', '.join(map(repr, BACKENDS))}.")
     if backend in FLAVORS:
@@ -49,13 +51,13 @@ def open_backend(
             raise UsageError(f"providers and threads are ONNX Runtime's; leave them out for backend {backend!r}.")
         from runtime.backends.trt import TrtBackend
 
-        return TrtBackend(content, source=source, flavor=check_flavor(backend), scale=scale, value_range=value_range)
+        return TrtBackend(
+            path.read_bytes(), source=source, flavor=check_flavor(backend), scale=scale, value_range=value_range
+        )
     try:
         from runtime.backends.ort import OrtBackend
     except ImportError as error:
         raise BackendUnavailableError(
             f"ONNX Runtime cannot be imported ({error}). Install it with `pip install ignn[cpu]` (or [gpu])."
         ) from error
-    return OrtBackend(
-        content, source=source, providers=providers, threads=threads, scale=scale, value_range=value_range
-    )
+    return OrtBackend(path, source=source, providers=providers, threads=threads, scale=scale, value_range=value_range)

@@ -41,7 +41,7 @@ class OrtBackend:
     """One network in one ONNX Runtime session.
 
     Args:
-        model: path of an ONNX file, or its content.
+        model: path of an ONNX file.
         source: what to call the model in messages.
         providers: providers in order of preference, each a name (`cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or ONNX
             Runtime's own) or a name with options, e.g. `("tensorrt", {"trt_extra_plugin_lib_paths": "lib.so"})`.
@@ -61,7 +61,7 @@ class OrtBackend:
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: Path,
         *,
         source: str,
         providers: Sequence[Provider] | None = None,
@@ -75,9 +75,8 @@ class OrtBackend:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model), options, providers=wanted
-            )
+            # By its path: its content would be held beside the weights made of it.
+            self._session = ort.InferenceSession(str(model), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             raise ModelLoadError(
                 f"{source} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. "
@@ -91,9 +90,6 @@ class OrtBackend:
                 'Repair them, or ask for the CPU: --provider cpu, in Python providers=["cpu"].'
             )
         self._session.disable_fallback()  # a provider that fails says so, instead of making way for another
-        # It keeps the file's content, to open itself again with other providers, which nothing here asks for.
-        if hasattr(self._session, "_model_bytes"):
-            self._session._model_bytes = None
         return_freed_memory()  # of the weights as the file had them: they now live in the kernels' own layout
         self._on_host = first == PROVIDERS["cpu"]
         self._run_options = run_options() if self._on_host else ort.RunOptions()

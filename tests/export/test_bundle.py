@@ -37,7 +37,7 @@ def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest
     assert run(folders) == 0
     assert "| tiny-x2 |" in capsys.readouterr().out
     (model,) = bundled_models(folders / "models")
-    assert model.read(folders / "models")
+    assert model.path(folders / "models")
     assert set(model.psnr_y_db) == {"Tiny"}
     whole, kept = load_checkpoint(folders / "net.pt"), load_checkpoint(folders / "weights" / "tiny-x2.pt")
     for name, value in whole.state_dict().items():

@@ -72,7 +72,7 @@ def test_a_runtime_that_differs(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tensorrt(*arguments: object) -> np.ndarray:
-        return verify._onnx_runtime(arguments[0], "m", arguments[-1]) + np.float32(0.5)
+        return verify._onnx_runtime(Path(model), "m", arguments[-1]) + np.float32(0.5)
 
     monkeypatch.setattr(verify, "_tensorrt", tensorrt)
     assert verify.main([model]) == 1

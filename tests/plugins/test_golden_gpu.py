@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("polygraphy")
 
 NAMES = ("x2_60x60", "x2_76x180", "x2_128x140", "x3_60x66", "x4_72x64")
-Golden = tuple[bytes, np.ndarray, np.ndarray]
+Golden = tuple[Path, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], Go
         weights = {"module." + key[2:]: torch.from_numpy(v) for key, v in content.items() if key.startswith("w/")}
         torch.save({"net_state_dict": weights}, folder / "released.pth")
         export_onnx(load_checkpoint(folder / "released.pth"), folder / "m.onnx")
-        return (folder / "m.onnx").read_bytes(), content["lr"].astype(np.float32), content["sr"]
+        return folder / "m.onnx", content["lr"].astype(np.float32), content["sr"]
 
     return read
 
@@ -59,7 +59,7 @@ def test_golden(shared: Path, golden: Callable[[Path, str], Golden], tmp_path: P
 
     model, lr, sr = golden(shared, name)
     try:
-        backend = TrtBackend(model, source="m.onnx", flavor=flavor, cache=EngineCache(tmp_path))
+        backend = TrtBackend(model.read_bytes(), source="m.onnx", flavor=flavor, cache=EngineCache(tmp_path))
     except BackendUnavailableError as error:
         pytest.skip(str(error))
     agrees, line = compare(sr, backend.run(lr), 70)

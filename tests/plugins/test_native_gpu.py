@@ -26,7 +26,8 @@ def test_every_run_gives_the_same(
     model = find_model(None)
     with caplog.at_level(logging.WARNING, "ignn"):
         try:
-            backend = TrtBackend(model.read(), source=model.file, flavor=flavor, cache=EngineCache(tmp_path))
+            content = model.path().read_bytes()
+            backend = TrtBackend(content, source=model.file, flavor=flavor, cache=EngineCache(tmp_path))
         except BackendUnavailableError as error:
             pytest.skip(str(error))
         assert backend.takes_bytes

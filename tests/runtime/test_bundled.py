@@ -23,7 +23,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("model", bundled_models(), ids=lambda model: model.name)
 def test_is_whole_and_has_a_card_with_its_numbers(model: BundledModel) -> None:
-    assert model.read()
+    assert model.path()
     card = (FOLDER / f"{model.name}.md").read_text()
     assert model.license in card
     for value in model.psnr_y_db.values():
@@ -47,7 +47,7 @@ def test_tiles_of_the_default_are_exact(caplog: pytest.LogCaptureFixture) -> Non
         photograph = np.asarray(image.convert("RGB"))
     strip = np.concatenate([photograph[20:44], photograph[60:84, ::-1], photograph[100:124]], axis=1)[:, :560]
     tiled = SuperResolver(tile=140)
-    assert {segment.crop_length for segment in tiled.plan(*strip.shape[:2]).columns} == {248, 356}
+    assert {segment.crop_length for segment in tiled.network.plan(*strip.shape[:2]).columns} == {248, 356}
     difference = np.abs(SuperResolver()(strip).astype(int) - tiled(strip))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3

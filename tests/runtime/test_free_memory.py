@@ -38,11 +38,11 @@ def test_the_device_is_asked(nvidia_smi) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
 def test_auto_tiles_follow_the_device_that_the_network_runs_on(nvidia_smi, x2_model: Path) -> None:
     resolver = SuperResolver(x2_model, tile="auto")
-    backend: Any = resolver._backend
+    backend: Any = resolver.network.backend
     backend._on_host, backend._device = False, 0  # what the CUDA provider sets
     for mebibytes, whole in ((24_000, True), (100, False)):
         nvidia_smi(f"echo {mebibytes}")
-        plan = resolver.plan(1000, 1000)  # of 2000 bytes a pixel
+        plan = resolver.network.plan(1000, 1000)  # of 2000 bytes a pixel
         assert (len(plan) == 1) == whole
         assert plan.crop_pixels * 2000 <= mebibytes << 20
 

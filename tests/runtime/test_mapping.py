@@ -36,8 +36,8 @@ def test_results_are_those_of_single_calls_in_order(x2_model, photograph, batch,
 def test_tiles_of_equal_size_share_a_batch_across_images(x2_model, photograph):
     resolver = SuperResolver(x2_model)
     sizes = []
-    run = resolver._backend.run
-    resolver._backend.run = lambda lr: (sizes.append(len(lr)), run(lr))[1]
+    run = resolver.network.backend.run
+    resolver.network.backend.run = lambda lr: (sizes.append(len(lr)), run(lr))[1]
     list(resolver.map([photograph[:40, :40]] * 8, batch=4))
     assert sizes == [4, 4]
 
@@ -79,14 +79,14 @@ def test_an_image_that_fails_in_a_batch_fails_alone(model_file, photograph, tile
 def test_a_batch_that_fails_is_run_one_by_one(x2_model, photograph):
     """A backend that checks by itself says of a batch only that something in it is wrong."""
     resolver = SuperResolver(x2_model)
-    run = resolver._backend.run
+    run = resolver.network.backend.run
 
     def refuse_white(lr):
         if (lr == 255).all(axis=(1, 2, 3)).any():
             raise errors.NonFiniteOutputError("gave NaN")
         return run(lr)
 
-    resolver._backend.run = refuse_white
+    resolver.network.backend.run = refuse_white
     whole, white = photograph[:40, :40], np.full((40, 40, 3), 255, np.uint8)
     results = resolver.map([whole, white, whole], batch=3)
     assert next(results).shape == (80, 80, 3)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runtime import SuperResolver, errors
 from runtime.backends import BackendMemoryError
 from runtime.metadata import ModelMetadata
-from runtime.super_resolver import MINIMUM_TILE
+from runtime.tiled_network import MINIMUM_TILE
 from runtime.tiling import Composer, largest_tile, plan_tiles
 
 
@@ -126,9 +126,9 @@ def test_largest_tile_fits(height, width, pixels):
 
 def test_auto_takes_tiles_that_fit_the_free_memory(x2_model, photograph, monkeypatch):
     resolver = SuperResolver(x2_model, tile="auto")
-    assert len(resolver.plan(150, 225)) == 1  # 2000 bytes a pixel by the metadata: 65 MB
-    monkeypatch.setattr(type(resolver._backend), "free_memory", lambda self: 20_000_000)
-    plan = resolver.plan(150, 225)
+    assert len(resolver.network.plan(150, 225)) == 1  # 2000 bytes a pixel by the metadata: 65 MB
+    monkeypatch.setattr(type(resolver.network.backend), "free_memory", lambda self: 20_000_000)
+    plan = resolver.network.plan(150, 225)
     assert len(plan) > 1
     assert plan.crop_pixels * 2000 <= 20_000_000
     assert np.array_equal(resolver(photograph), SuperResolver(x2_model)(photograph))
@@ -160,7 +160,7 @@ class Scarce:
 def test_out_of_memory_halves_the_tile_and_goes_on(x2_model, photograph, caplog, tile):
     whole = SuperResolver(x2_model)(photograph)
     resolver = SuperResolver(x2_model, tile=tile)
-    resolver._backend = scarce = Scarce(resolver._backend, 6000)
+    resolver.network.backend = scarce = Scarce(resolver.network.backend, 6000)
     with caplog.at_level(logging.WARNING, "ignn"):
         assert np.array_equal(resolver(photograph), whole)
     assert scarce.refused > 0
@@ -172,7 +172,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(x2_model, photograph, caplog,
 
 def test_out_of_memory_with_the_smallest_tile_is_an_error(x2_model, photograph):
     resolver = SuperResolver(x2_model)
-    resolver._backend = Scarce(resolver._backend, 100)
+    resolver.network.backend = Scarce(resolver.network.backend, 100)
     with pytest.raises(errors.DeviceMemoryError, match=rf"down to {MINIMUM_TILE}\) needs less"):
         resolver(photograph)
 

@@ -149,7 +149,7 @@ def test_a_graph_for_each_lane_and_shape(machine: Machine, built: list[BuildRequ
 
     def run(images: np.ndarray) -> list[str]:
         machine.events.clear()
-        for image, result in zip(images, resolver._backend.run_all(images[:, None]), strict=True):
+        for image, result in zip(images, resolver.network.backend.run_all(images[:, None]), strict=True):
             np.testing.assert_array_equal(result[0], repeated(image))
         return [event for event in machine.events if event not in ("up", "down")]
 
@@ -165,7 +165,7 @@ def test_a_graph_for_each_lane_and_shape(machine: Machine, built: list[BuildRequ
     machine.events.clear()
     floats = noise(2).transpose(0, 3, 1, 2).astype(np.float32)  # the same addresses
     for values in floats:
-        np.testing.assert_array_equal(resolver._backend.run(values[None])[0], values.repeat(2, 1).repeat(2, 2))
+        np.testing.assert_array_equal(resolver.network.backend.run(values[None])[0], values.repeat(2, 1).repeat(2, 2))
     assert machine.events == ["up", "captured", "replay", "down", "up", "replay", "down"]
 
 
@@ -183,7 +183,7 @@ def test_without_graphs_where_they_fail(
     setattr(machine, failure, True)
     images = noise(8)
     with caplog.at_level(logging.WARNING, "ignn"):
-        for image, result in zip(images, resolver._backend.run_all(images[:, None]), strict=True):
+        for image, result in zip(images, resolver.network.backend.run_all(images[:, None]), strict=True):
             np.testing.assert_array_equal(result[0], repeated(image))
     assert caplog.text.count("no CUDA graphs") == 1
     assert message in caplog.text
