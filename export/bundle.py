@@ -12,14 +12,17 @@ from typing import Any
 from export.check import ExportError
 from export.precision import round_weights
 from export.to_onnx import export_onnx, load_trained
-from train import save_checkpoint
-from train.checkpoint import CheckpointError
+from train import load_checkpoint, save_checkpoint
+from train.checkpoint import CheckpointError, is_backbone
 from train.evaluate import evaluate, load_upscaler, markdown_table, summarise
 from train.whole_file import whole_file
 
 _ROOT = Path(__file__).resolve().parent.parent
 MODELS = _ROOT / "runtime" / "models"
 WEIGHTS = _ROOT / "train" / "weights"
+
+BACKBONE = {"stage": "backbone", "embedding": ""}
+"""What `train.fit` looks for in a checkpoint to begin with: a random graph, and a random embedding."""
 
 _TRAINING_DATA = (
     "353 crops of free photographs and the 24 Kodak photographs: budgie-backgrounds (CC0), "
@@ -28,7 +31,9 @@ _TRAINING_DATA = (
 )
 
 
-def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, *, default: bool) -> str:
+def bundle(
+    checkpoint: Path, name: str, folders: list[Path], license_name: str, *, backbone: Path | None, default: bool
+) -> str:
     """Export with fp16-stored weights into `runtime/models`, measure the file itself and describe it in `models.json`.
 
     The same weights go to `train/weights` as a checkpoint.
@@ -38,6 +43,8 @@ def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, 
         name: what users will call it; also the file's name.
         folders: HR images to measure on, e.g. Set5.
         license_name: SPDX name of the weights' licence.
+        backbone: the plain EDSR that its training began at, which goes to `train/weights` as well: other graphs, and
+            longer training, can begin there too.
         default: whether `SuperResolver()` takes it from now on.
 
     Returns:
@@ -47,6 +54,9 @@ def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, 
         CheckpointError, ExportError, ValueError, OSError: as exporting and measuring do, before any file changes.
     """
     net = load_trained(checkpoint)
+    if backbone is not None and not is_backbone(backbone):
+        raise CheckpointError(f"Checkpoint {backbone} is not of stage backbone. Give it as --checkpoint, or none.")
+    edsr = None if backbone is None else load_checkpoint(backbone)
     file = MODELS / f"{name}.onnx"
     with whole_file(file) as new:
         for line in export_onnx(net, new, weights="fp16"):
@@ -57,6 +67,8 @@ def bundle(checkpoint: Path, name: str, folders: list[Path], license_name: str, 
     # The very numbers of the ONNX file, for whoever trains on.
     WEIGHTS.mkdir(exist_ok=True)
     save_checkpoint(round_weights(net).half(), WEIGHTS / f"{name}.pt")
+    if edsr is not None:
+        save_checkpoint(round_weights(edsr).half(), WEIGHTS / f"{name}-backbone.pt", fit=BACKBONE)
     entry = {
         "name": name,
         "file": file.name,
@@ -86,12 +98,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, type=Path)
     parser.add_argument("--name", required=True, help="e.g. ignn-s-x2")
     parser.add_argument("--data", required=True, action="append", type=Path, metavar="FOLDER", help="HR images")
+    parser.add_argument("--backbone", type=Path, help="checkpoint of stage backbone that its training began at")
     parser.add_argument("--license", default="CC-BY-SA-4.0", help="SPDX name (default: %(default)s)")
     parser.add_argument("--default", action="store_true", help="make it the model of SuperResolver()")
     arguments = parser.parse_args(argv)
     try:
         table = bundle(
-            arguments.checkpoint, arguments.name, arguments.data, arguments.license, default=arguments.default
+            arguments.checkpoint,
+            arguments.name,
+            arguments.data,
+            arguments.license,
+            backbone=arguments.backbone,
+            default=arguments.default,
         )
     except (CheckpointError, ExportError, ValueError, OSError) as error:
         sys.stderr.write(f"export.bundle: {error}\n")

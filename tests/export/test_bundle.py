@@ -12,6 +12,7 @@ from PIL import Image
 from export import bundle
 from runtime.models import bundled_models
 from train import IGNN, IGNNConfig, load_checkpoint, save_checkpoint
+from train.checkpoint import is_backbone
 
 
 @pytest.fixture
@@ -43,6 +44,24 @@ def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest
     for name, value in whole.state_dict().items():
         assert torch.equal(kept.state_dict()[name], value.half().float()), name
     assert sorted(p.name for p in (folders / "models").iterdir()) == ["models.json", "tiny-x2.onnx"]
+
+
+def test_the_backbone_it_began_at(folders: Path) -> None:
+    net = load_checkpoint(folders / "net.pt")
+    save_checkpoint(net, folders / "edsr.pt", fit={"stage": "backbone"})
+    assert run(folders, "--backbone", str(folders / "edsr.pt")) == 0
+    kept = folders / "weights" / "tiny-x2-backbone.pt"
+    assert is_backbone(kept)
+    lr = torch.rand(1, 3, 12, 12) * 255
+    torch.testing.assert_close(
+        load_checkpoint(kept).forward_backbone(lr), net.forward_backbone(lr), atol=0.5, rtol=0.01
+    )
+
+
+def test_a_whole_network_for_the_backbone(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folders, "--backbone", str(folders / "net.pt")) == 1
+    assert "is not of stage backbone" in capsys.readouterr().err
+    assert not list((folders / "models").iterdir())
 
 
 def test_a_failure_changes_nothing(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
