@@ -53,11 +53,9 @@ def section(folder: Path) -> str:
         lines.append(markdown(goals))
     for name, title in _TABLES.items():
         if name in documents:
-            lines += [
-                f"**{title}** (`python -m benchmarks {name}`)",
-                "",
-                markdown(load(name).table(documents[name]["rows"])),
-            ]
+            benchmark, rows = load(name), documents[name]["rows"]
+            lines += [f"**{title}** (`python -m benchmarks {name}`)", "", markdown(benchmark.table(rows))]
+            lines += [f"{line}\n" for line in getattr(benchmark, "remarks", lambda rows: [])(rows)]
     return "\n".join(lines)
 
 
