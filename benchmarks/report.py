@@ -17,6 +17,14 @@ REASONS = Path(__file__).resolve().parent / "reasons.json"
 
 _MACHINE = ("cpu", "cores", "threads", "memory_bytes", "system", "python", "libraries")
 _TABLES = {"peers": "The same photograph, what one would take instead", "throughput": "Throughput"}
+_BARS = {
+    "baseline": ("time, s", ("model", "version")),
+    "graph_overhead": ("ratio", ("runtime", "model")),
+    "peers": ("time, s", ("network, runtime",)),
+    "startup": ("CPU time, s", ("process", "LR")),
+    "throughput": ("MP/s out", ("model", "LR", "batch", "backend", "precision", "threads")),
+}
+"""Of what has no curve: the table's column that is drawn, and those that name a bar."""
 
 
 def update_readme(folder: Path, readme: Path = README) -> None:
@@ -56,6 +64,8 @@ def section(folder: Path) -> str:
             benchmark, rows = load(name), documents[name]["rows"]
             lines += [f"**{title}** (`python -m benchmarks {name}`)", "", markdown(benchmark.table(rows))]
             lines += [f"{line}\n" for line in getattr(benchmark, "remarks", lambda rows: [])(rows)]
+    plots = ", ".join(f"[{name}](benchmarks/results/{name}.svg)" for name in documents)
+    lines.append(f"Drawn: {plots}.\n")
     return "\n".join(lines)
 
 
@@ -129,7 +139,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401 (a cell)
 
 
 def draw(folder: Path) -> None:
-    """Draw what has curves as SVG files beside the JSON.
+    """Draw the results as SVG files beside the JSON.
 
     Raises:
         ResultsError: matplotlib is not installed.
@@ -141,21 +151,38 @@ def draw(folder: Path) -> None:
         raise ResultsError("Plots need matplotlib. Install it: pip install -e '.[bench]'") from error
     matplotlib.rcParams["svg.hashsalt"] = "ignn"  # the same JSON draws the same file
     for name, document in _documents(folder).items():
-        curves = getattr(load(name), "curves", None)
-        if curves is None:
-            continue
-        plot = curves(document["rows"])
-        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        benchmark, rows = load(name), document["rows"]
+        figure = Figure(layout="constrained")
         axes = figure.subplots()
-        for label, points in plot["lines"].items():
-            axes.plot(*zip(*points, strict=True), marker="o", label=label)
-        if plot.get("logarithmic"):
-            axes.loglog()
+        if name in _BARS:
+            _draw_bars(axes, benchmark.table(rows), *_BARS[name])
+            figure.set_size_inches(7, 1 + 0.3 * len(axes.patches))
         else:
-            axes.set(xlim=0, ylim=0)
-        axes.set(xlabel=plot["x"], ylabel=plot["y"])
-        axes.legend()
+            _draw_curves(axes, benchmark.curves(rows))
+            figure.set_size_inches(5, 3.2)
         axes.grid(visible=True, alpha=0.3)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         svg = folder / f"{name}.svg"
         svg.write_text(re.sub(r"[ \t]+\n", "\n", svg.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _draw_bars(axes: Any, lines: list[dict[str, Any]], value: str, names: tuple[str, ...]) -> None:  # noqa: ANN401
+    lines = [line for line in lines if not isinstance(line[value], str)]  # what was not run
+    labels = [
+        ", ".join(f"{name} {line[name]}" if isinstance(line[name], int) else line[name] for name in names if line[name])
+        for line in lines
+    ]
+    axes.barh(labels, [line[value] for line in lines])
+    axes.invert_yaxis()
+    axes.set(xlabel=value)
+
+
+def _draw_curves(axes: Any, plot: dict[str, Any]) -> None:  # noqa: ANN401
+    for label, points in plot["lines"].items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=label)
+    if plot.get("logarithmic"):
+        axes.loglog()
+    else:
+        axes.set(xlim=0, ylim=0)
+    axes.set(xlabel=plot["x"], ylabel=plot["y"])
+    axes.legend()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, results
+from benchmarks import peers, report, results
 from benchmarks.__main__ import main
 from benchmarks.results import Results, ResultsError, check, environment, goal, key_of, read
 
@@ -157,3 +157,34 @@ def test_errors_are_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_committed_results_are_well_formed() -> None:
     for path in results.FOLDER.glob("*.json"):
         assert read(path)["benchmark"] == path.stem
+
+
+def peers_file(folder: Path) -> Results:
+    file = Results(folder / "peers.json", "peers", environment(1))
+    ratio = {"wall_lowest_round": 0.2, "wall_highest_round": 0.6}
+    measurements = {
+        "alternatives": dict.fromkeys((peers.REFERENCE, "EDSR, exact", "EDSR, rounded"), FOUND),
+        "against": peers.REFERENCE,
+        "ratios": {
+            "EDSR, exact": {"wall": 0.5, "cpu": 0.5, "peak_memory": 2.0, **ratio},
+            "EDSR, rounded": {"wall": 0.25, "cpu": 0.25, "peak_memory": 1.0, **ratio},
+        },
+        "derived": {"difference of EDSR, exact": 1e-4, "difference of EDSR, rounded": 0.9},
+        "not_run": {"EDSR, absent": "absent is not installed"},
+    }
+    file.add({"height": 8, "width": 8}, measurements, (0.1, 0.2, 0.3))
+    return file
+
+
+def test_what_switching_would_bring_is_said_of_float32(tmp_path: Path) -> None:
+    (line,) = peers.remarks(peers_file(tmp_path).document["rows"])
+    assert "EDSR, exact: 0.50 of the time, 2.0 of the memory of EDSR, ONNX Runtime" in line
+
+
+def test_a_benchmark_without_curves_is_drawn_as_bars(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
+    peers_file(tmp_path)
+    report.draw(tmp_path)
+    drawn = (tmp_path / "peers.svg").read_text()
+    assert "EDSR, exact" in drawn
+    assert "absent" not in drawn
