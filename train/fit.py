@@ -167,7 +167,7 @@ def _initial_network(config: FitConfig) -> IGNN:
 
 def _begins_at_backbone(config: FitConfig) -> bool:
     """Return whether the graph is new: a whole network that starts from a backbone."""
-    if not config.start or config.stage != "whole" or config.net.graph != "graphagg":
+    if not config.start or config.stage != "whole" or config.net.graph not in ("graphagg", "same-scale"):
         return False
     return is_backbone(config.start)
 

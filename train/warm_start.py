@@ -12,7 +12,7 @@ from train.model import IGNN
 
 @torch.no_grad()
 def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
-    """Set the two fusions so that the network's output is `net.forward_backbone`'s, whatever the graph says.
+    """Set the fusions so that the network's output is `net.forward_backbone`'s, whatever the graph says.
 
     The graph enters with weight zero, from where its gradient lets it grow. At random fusions the network would
     forget most of its backbone first.
@@ -20,10 +20,10 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
     `fuse_b` is conv, ReLU, conv: channels are lifted above zero before the ReLU and lowered after it. `fuse_up` ends
     in a ReLU, which the backbone of x4 has as well. At x2 and x3 the convolution after it reads only 27 numbers a
     pixel (3 colors at 9 offsets), whose positive and negative parts take 54 channels; with fewer channels `fuse_up`
-    stays random.
+    stays random. The same-scale graph of table 2 enters at LR size only, and has no `fuse_up`.
 
     Args:
-        net: a network with graph "graphagg" and a trained backbone; changed in place.
+        net: a network with graph "graphagg" or "same-scale" and a trained backbone; changed in place.
         lr: (N, 3, H, W) RGB 0..255, photographs to measure how far the features reach below zero.
     """
     C = net.config.channels
@@ -35,6 +35,8 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
     _set_center(first, without_graph, lift)
     _set_center(second, identity, -lift)
 
+    if net.config.graph == "same-scale":
+        return
     first, second = _convolutions(net.fuse_up)
     if net.config.scale == 4:
         _set_center(first, without_graph, torch.zeros(C))
