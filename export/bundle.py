@@ -22,7 +22,7 @@ MODELS = _ROOT / "runtime" / "models"
 WEIGHTS = _ROOT / "train" / "weights"
 
 BACKBONE = {"stage": "backbone", "embedding": ""}
-"""What `train.fit` looks for in a checkpoint to begin with: a random graph, and a random embedding."""
+"""What `train.fit` looks for in a checkpoint that it begins with: its graph is random, its embedding is given anew."""
 
 _TRAINING_DATA = (
     "353 crops of free photographs and the 24 Kodak photographs: budgie-backgrounds (CC0), "

@@ -75,7 +75,7 @@ def _bundled() -> Iterator[Finding]:
     try:
         models = bundled_models()
         for model in models:
-            yield Finding(f"Model {model.name}", f"{model.file}, checksum right" if model.path() else None)
+            yield Finding(f"Model {model.name}", f"{model.checked_path().name}, checksum right")
     except IgnnError as error:
         yield Finding("Bundled models", None, str(error))
         return

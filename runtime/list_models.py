@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     if not models:
         sys.stdout.write("No model is bundled. Make one with `ignn export`, and give it with --model.\n")
     for index, model in enumerate(models):
-        model.path()
+        model.checked_path()
         sys.stdout.write(describe(model, default=index == 0))
     return 0
 

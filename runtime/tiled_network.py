@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.backends import Backend, BackendMemoryError, Values
 from runtime.errors import DeviceMemoryError
+from runtime.metadata import ModelMetadata
 from runtime.tiling import Composer, Convert, Segment, Tile, TilePlan, largest_tile, plan_tiles, split
 
 logger = logging.getLogger("ignn")
@@ -29,13 +30,17 @@ class TiledNetwork:
         self, backend: Backend, *, tile: int | Literal["auto"] | None, halo: int | None, self_ensemble: bool
     ) -> None:
         self.backend = backend
-        self.metadata = backend.metadata
         self.self_ensemble = self_ensemble
         self._tile, self._halo = tile, halo
         # Rounded values are not for averaging.
         self._as_bytes = backend.takes_bytes and not self_ensemble and not self._approximate
         self._tile_limit: int | None = None  # set when memory ran out once
         self._warned = False
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Facts about the network."""
+        return self.backend.metadata
 
     @property
     def scale(self) -> int:

@@ -23,7 +23,7 @@ def find_model_file(model: str | os.PathLike[str] | None) -> tuple[Path, str, st
     """The model's file, what to call it in messages, and its SHA-256 in hex."""
     if model is None or ("/" not in str(model) and Path(model).suffix == ""):
         bundled = find_model(None if model is None else str(model))
-        return bundled.path(), bundled.file, bundled.sha256
+        return bundled.checked_path(), bundled.file, bundled.sha256
     try:
         with Path(model).open("rb") as file:
             return Path(model), str(model), hashlib.file_digest(file, "sha256").hexdigest()

@@ -49,7 +49,7 @@ class BundledModel:
     license: str
     psnr_y_db: dict[str, float]
 
-    def path(self, folder: Path | None = None) -> Path:
+    def checked_path(self, folder: Path | None = None) -> Path:
         """The file, checked.
 
         Raises:
@@ -129,5 +129,5 @@ def check() -> int:
     """Check every bundled file against `models.json`; returns how many there are."""
     models = bundled_models()
     for model in models:
-        model.path()
+        model.checked_path()
     return len(models)

@@ -34,15 +34,19 @@ def run(folders: Path, *more: str) -> int:
     )
 
 
+def assert_kept(original: Path, kept: Path) -> None:
+    found = load_checkpoint(kept).state_dict()
+    for name, value in load_checkpoint(original).state_dict().items():
+        assert torch.equal(found[name], value.half().float()), name
+
+
 def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folders) == 0
     assert "| tiny-x2 |" in capsys.readouterr().out
     (model,) = bundled_models(folders / "models")
-    assert model.path(folders / "models")
+    assert model.checked_path(folders / "models")
     assert set(model.psnr_y_db) == {"Tiny"}
-    whole, kept = load_checkpoint(folders / "net.pt"), load_checkpoint(folders / "weights" / "tiny-x2.pt")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(kept.state_dict()[name], value.half().float()), name
+    assert_kept(folders / "net.pt", folders / "weights" / "tiny-x2.pt")
     assert sorted(p.name for p in (folders / "models").iterdir()) == ["models.json", "tiny-x2.onnx"]
 
 
@@ -52,6 +56,7 @@ def test_the_backbone_it_began_at(folders: Path) -> None:
     assert run(folders, "--backbone", str(folders / "edsr.pt")) == 0
     kept = folders / "weights" / "tiny-x2-backbone.pt"
     assert is_backbone(kept)
+    assert_kept(folders / "edsr.pt", kept)
     lr = torch.rand(1, 3, 12, 12) * 255
     torch.testing.assert_close(
         load_checkpoint(kept).forward_backbone(lr), net.forward_backbone(lr), atol=0.5, rtol=0.01

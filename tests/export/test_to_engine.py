@@ -120,7 +120,7 @@ def test_an_exported_network_is_built(
 def test_a_bundled_model_is_built(
     tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str], bundled: BundledModel
 ) -> None:
-    model, engine = write(tmp_path, bundled.path().read_bytes()), tmp_path / "m.engine"
+    model, engine = write(tmp_path, bundled.checked_path().read_bytes()), tmp_path / "m.engine"
     assert main([model, "-o", str(engine), "--plugin", str(plugin), *RTX]) == 0, capsys.readouterr().err
     assert "All 6 graph operators are plugin layers; the plugin library is inside" in capsys.readouterr().out
 

@@ -26,7 +26,7 @@ def test_every_run_gives_the_same(
     model = find_model(None)
     with caplog.at_level(logging.WARNING, "ignn"):
         try:
-            content = model.path().read_bytes()
+            content = model.checked_path().read_bytes()
             backend = TrtBackend(content, source=model.file, flavor=flavor, cache=EngineCache(tmp_path))
         except BackendUnavailableError as error:
             pytest.skip(str(error))

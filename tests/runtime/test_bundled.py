@@ -23,7 +23,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("model", bundled_models(), ids=lambda model: model.name)
 def test_is_whole_and_has_a_card_with_its_numbers(model: BundledModel) -> None:
-    assert model.path()
+    assert model.checked_path()
     card = (FOLDER / f"{model.name}.md").read_text()
     assert model.license in card
     for value in model.psnr_y_db.values():
