@@ -25,6 +25,7 @@ from train.fit_config import FitConfig, parse_config
 from train.loader import Batch, BatchLoader
 from train.model import IGNN
 from train.monitor import Monitor, Validation, check_finite
+from train.optimizer import Optimizer
 from train.warm_start import pass_backbone_through
 
 _READ_EVERY_ON_GPU = 10
@@ -42,8 +43,8 @@ class Trainer:
             pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
         self.net = net.to(group.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self.optimizer = Optimizer(self.net, config)
+        self.parameters = self.optimizer.parameters
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
 
     def make_batch(self, step: int) -> Batch:
@@ -57,19 +58,16 @@ class Trainer:
         """Take one optimiser step; return the L1 loss on 0..255, on the device."""
         config, device = self.config, self.group.device
         lr, hr = lr.to(device, non_blocking=True), hr.to(device, non_blocking=True)
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate(config, self.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             lr = lr.float().contiguous(memory_format=torch.channels_last)
             sr = self.net.forward_backbone(lr) if config.stage == "backbone" else self.net(lr)
         loss = (sr.float() - hr.float()).abs().mean()
-        self.optimizer.zero_grad()
         loss.backward()
         loss = loss.detach()
         self.group.average_gradients(self.parameters, loss)
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
-        self.optimizer.step()
+        self.optimizer.step(learning_rate(config, self.step) / config.learning_rate)
         self._update_average()
         self.step += 1
         return loss
@@ -126,6 +124,11 @@ class Trainer:
             raise CheckpointError(
                 f"Checkpoint {path} is of another network or stage ({state['config']}, {state['fit']['stage']}). "
                 f"Use another --output, and --start {path} to begin with its weights."
+            )
+        if bool(state["fit"].get("muon")) != bool(self.config.muon):
+            raise CheckpointError(
+                f"Checkpoint {path} is of a run with muon = {state['fit'].get('muon', 0.0)}, not {self.config.muon}: "
+                f"other optimisers. Use another --output, and --start {path} to begin with its weights."
             )
         self.net.load_state_dict(state["raw_weights"])
         for name, value in state["weights"].items():

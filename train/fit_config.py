@@ -45,6 +45,8 @@ class FitConfig:
     """Side of an LR patch in pixels."""
     learning_rate: float = 1e-4
     """Adam's peak learning rate."""
+    muon: float = 0.0
+    """Peak learning rate of Muon, which then takes the convolutions between feature maps (train.optimizer); 0: Adam."""
     warmup: int = 0
     """Steps of linear warm-up."""
     schedule: str = "halving"
@@ -89,7 +91,7 @@ class FitConfig:
         for name in ("batch", "patch", "period", "workers", "validate_every", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
-        for name in ("steps", "warmup", "clip", "held_out", "time_limit", "seed"):
+        for name in ("steps", "warmup", "muon", "clip", "held_out", "time_limit", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 0.")
         if not 0 <= self.ema < 1:

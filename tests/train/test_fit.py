@@ -151,6 +151,29 @@ def test_training_lowers_the_loss(arguments, tmp_path):
     assert np.mean(curve[-5:]) < 0.7 * np.mean(curve[:5])
 
 
+def test_muon_takes_the_convolutions_between_feature_maps(arguments, tmp_path, capsys):
+    assert main([*arguments, "--steps", "1", "--output", str(tmp_path / "start")]) == 0
+    start = ["--start", str(tmp_path / "start" / "last.pt"), "--ema", "0", "--warmup", "0"]
+    moved = {}
+    for name, rates in {"both": (1e-9, 0.01), "adam": (1e-9, 0)}.items():
+        flags = [*arguments, *start, "--output", str(tmp_path / name), "--steps", "1"]
+        assert main([*flags, "--learning-rate", str(rates[0]), "--muon", str(rates[1])]) == 0
+        before, after = (read_checkpoint(tmp_path / run / "last.pt")["weights"] for run in ("start", name))
+        moved[name] = {key for key in before if (after[key] - before[key]).norm() > 1e-3}
+    assert moved["adam"] == set()
+    assert {"body1.0.body.0.weight", "upsample.0.weight", "gcn.knn_downsample.0.0.weight"} <= moved["both"]
+    assert all(key.endswith("weight") and not key.startswith(("head", "tail", "embedding")) for key in moved["both"])
+    capsys.readouterr()
+    assert main([*arguments, *start, "--output", str(tmp_path / "both"), "--steps", "2"]) == 1
+    assert "muon = 0.01, not 0.0" in capsys.readouterr().err
+
+
+def test_muon_of_an_old_pytorch_is_refused(arguments, capsys, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    assert main([*arguments, "--steps", "1", "--muon", "0.01"]) == 1
+    assert "Muon needs PyTorch 2.9" in capsys.readouterr().err
+
+
 def test_backbone_then_whole(arguments, tmp_path, capsys):
     first = [*arguments, "--stage", "backbone", "--steps", "1"]
     assert main(first) == 0
@@ -177,8 +200,9 @@ def test_a_graph_without_embedding_is_refused(arguments, tmp_path, capsys):
 # --- survival ---
 
 
-def test_killed_at_any_moment_it_resumes_to_the_same_weights(arguments, tmp_path):
-    command = [*arguments, "--steps", "30", "--save-every", "2"]
+@pytest.mark.parametrize("muon", ["0", "0.01"])
+def test_killed_at_any_moment_it_resumes_to_the_same_weights(arguments, muon, tmp_path):
+    command = [*arguments, "--steps", "30", "--save-every", "2", "--muon", muon]
     unbroken = start_process([*command, "--output", str(tmp_path / "unbroken")])
     for step, delay in ((3, 0.0), (7, 0.03)):
         broken = start_process(command)

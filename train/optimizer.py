@@ -1,0 +1,75 @@
+"""Adam, and Muon beside it where a run asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from train.fit_config import FitConfig
+from train.model import IGNN
+
+
+class Optimizer:
+    """The optimisers of a run: Adam for every parameter, or Muon for the convolutions between feature maps.
+
+    Muon (Jordan et al. 2024) replaces a weight matrix's gradient by the nearest orthogonal matrix, so that all its
+    directions are learned at one speed. First and last convolutions, biases and the edge network stay with Adam.
+
+    Args:
+        net: a network in channels-last memory format.
+        config: `learning_rate` is Adam's, `muon` is Muon's.
+
+    Raises:
+        ValueError: if Muon is asked for and this PyTorch has none.
+    """
+
+    def __init__(self, net: IGNN, config: FitConfig) -> None:
+        self.config = config
+        self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self._hidden = [p for p in self.parameters if config.muon and _is_hidden(p, net.config.channels)]
+        others = [p for p in self.parameters if all(p is not q for q in self._hidden)]
+        self._adam = torch.optim.Adam(others, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self._muon: torch.optim.Optimizer | None = None
+        if config.muon:
+            if not hasattr(torch.optim, "Muon"):
+                raise ValueError(
+                    f"Muon needs PyTorch 2.9; this is {torch.__version__}. Run: pip install 'torch>=2.9,<2.14'"
+                )
+            # It takes matrices only: these share their numbers with the convolutions' weights.
+            self._matrices = [torch.nn.Parameter(_as_matrix(p.detach())) for p in self._hidden]
+            self._muon = torch.optim.Muon(self._matrices, lr=config.muon, weight_decay=0.0)
+
+    def step(self, share: float) -> None:
+        """Change the parameters by their gradients, which are forgotten, at a share of the peak learning rates."""
+        for optimizer, peak in ((self._adam, self.config.learning_rate), (self._muon, self.config.muon)):
+            if optimizer is None:
+                continue
+            if optimizer is self._muon:
+                for matrix, parameter in zip(self._matrices, self._hidden, strict=True):
+                    matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+            optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes back."""
+        return {"adam": self._adam.state_dict()} | ({"muon": self._muon.state_dict()} if self._muon else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called, on a run of the same optimisers."""
+        self._adam.load_state_dict(state["adam"])
+        if self._muon:
+            self._muon.load_state_dict(state["muon"])
+
+
+def _is_hidden(parameter: Tensor, channels: int) -> bool:
+    return parameter.ndim == 4 and min(parameter.shape[:2]) >= channels
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """View a channels-last (O, I, h, w) weight as (O, h * w * I)."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
