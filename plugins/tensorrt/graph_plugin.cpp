@@ -3,7 +3,6 @@
 #include <cstring>
 
 using nvinfer1::DataType;
-using nvinfer1::PluginCapabilityType;
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldCollection;
 using nvinfer1::PluginFieldType;
@@ -111,25 +110,6 @@ bool agrees(const char* op, const char* what, const nvinfer1::IDimensionExpr& ac
         return false;
     }
     return true;
-}
-
-nvinfer1::IPluginCapability* GraphPlugin::getCapabilityInterface(PluginCapabilityType type) noexcept {
-    switch (type) {
-        case PluginCapabilityType::kCORE:
-            return static_cast<nvinfer1::IPluginV3OneCore*>(this);
-        case PluginCapabilityType::kBUILD:
-            return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
-        case PluginCapabilityType::kRUNTIME:
-            return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
-    }
-    return nullptr;
-}
-
-const PluginFieldCollection* GraphPlugin::getFieldsToSerialize() noexcept {
-    fields_ = attribute_fields();  // made again here: a clone's fields must not point into the original
-    collection_.nbFields = static_cast<int32_t>(fields_.size());
-    collection_.fields = fields_.data();
-    return &collection_;
 }
 
 }  // namespace ignn

@@ -1,14 +1,15 @@
 #include "library.h"
 
-#include "adapn_gather_plugin.h"
+#include "adapn_gather.h"
+#include "graph_plugin.h"
 #include "logging.h"
-#include "windowed_knn_plugin.h"
+#include "windowed_knn.h"
 
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { ignn::set_logger_finder(finder); }
 
 nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-    static ignn::WindowedKnnCreator windowed_knn;
-    static ignn::AdaPNGatherCreator adapn_gather;
+    static ignn::GraphPluginCreator<ignn::WindowedKnn> windowed_knn;
+    static ignn::GraphPluginCreator<ignn::AdaPNGather> adapn_gather;
     static nvinfer1::IPluginCreatorInterface* const creators[] = {&windowed_knn, &adapn_gather};
     count = 2;
     return creators;
