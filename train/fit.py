@@ -26,7 +26,7 @@ from train.loader import Batch, BatchLoader
 from train.model import IGNN
 from train.monitor import Monitor, Validation, check_finite
 from train.optimizer import Optimizer
-from train.warm_start import pass_backbone_through
+from train.warm_start import pass_backbone_through, take_backbone_out
 
 _READ_EVERY_ON_GPU = 10
 """Steps between reading losses on a GPU: each reading makes the host wait for it."""
@@ -161,6 +161,8 @@ def _initial_network(config: FitConfig) -> IGNN:
         if not any(name.startswith("body") for name in fitting):
             raise CheckpointError(f"Checkpoint {config.start} fits no block of this network: another width or preset?")
         net.load_state_dict(own | fitting)
+        if config.stage == "backbone" and not is_backbone(config.start):
+            take_backbone_out(net)
     if config.embedding:
         _load_embedding(net, config.embedding)
     elif config.stage == "whole" and net.config.graph != "none" and not _has_embedding(config.start):

@@ -1,4 +1,4 @@
-"""Begin the whole network where its trained backbone ended, instead of at random fusions."""
+"""Begin the whole network where its trained backbone ended, instead of at random fusions; and the other way round."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from train.model import IGNN
+
+_TAIL_READS = 3 * 9
+"""Numbers that the last convolution makes of a pixel's features: 3 colors at 9 offsets."""
 
 
 @torch.no_grad()
@@ -42,7 +45,7 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
         _set_center(first, without_graph, torch.zeros(C))
         _set_center(second, identity, torch.zeros(C))
         return
-    needed = 3 * 9
+    needed = _TAIL_READS
     if 2 * needed > C:
         return
     tail = cast(nn.Conv2d, cast(nn.Sequential, net.tail[0])[0])
@@ -57,6 +60,38 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
         offset, color = divmod(number, 3)
         tail.weight[color, number, offset // 3, offset % 3] = 1
         tail.weight[color, needed + number, offset // 3, offset % 3] = -1
+
+
+@torch.no_grad()
+def take_backbone_out(net: IGNN) -> None:
+    """Set the last convolution back to what `pass_backbone_through` moved into `fuse_up`.
+
+    So a backbone can be trained on from a whole network of x2 or x3; at x4 the last convolution was not touched. What
+    the whole network's training changed in the fusions besides is lost. A network whose fusion was never set that way
+    (other ways of training, fewer channels) is left as it is.
+
+    Args:
+        net: a network with weights; changed in place.
+    """
+    C, needed = net.config.channels, _TAIL_READS
+    if net.config.graph != "graphagg" or net.config.scale == 4 or 2 * needed > C:
+        return
+    first = _convolutions(net.fuse_up)[0].weight[: 2 * needed, :C]
+    tail = cast(nn.Conv2d, cast(nn.Sequential, net.tail[0])[0])
+    passes = torch.zeros_like(tail.weight)
+    for number in range(needed):
+        offset, color = divmod(number, 3)
+        passes[color, number, offset // 3, offset % 3] = 1
+        passes[color, needed + number, offset // 3, offset % 3] = -1
+    read = (first[:needed, :, 1, 1] - first[needed:, :, 1, 1]) / 2
+    if not (_close(tail.weight, passes) and _close(first[..., 1, 1], torch.cat([read, -read]))):
+        return
+    tail.weight.copy_(read.reshape(3, 3, 3, C).permute(2, 3, 0, 1))
+
+
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    """Return whether training has changed weights a little only."""
+    return bool((actual - expected).norm() < 0.1 * expected.norm())
 
 
 def _convolutions(fusion: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
