@@ -15,7 +15,8 @@ class Optimizer:
     """The optimisers of a run: Adam for every parameter, or Muon for the convolutions between feature maps.
 
     Muon (Jordan et al. 2024) replaces a weight matrix's gradient by the nearest orthogonal matrix, so that all its
-    directions are learned at one speed. First and last convolutions, biases and the edge network stay with Adam.
+    directions are learned at one speed. Biases and what ends in or begins at fewer channels (the first and the last
+    convolution, the edge networks' single weight) stay with Adam.
 
     Args:
         net: a network in channels-last memory format.
@@ -26,29 +27,27 @@ class Optimizer:
     """
 
     def __init__(self, net: IGNN, config: FitConfig) -> None:
-        self.config = config
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self._hidden = [p for p in self.parameters if config.muon and _is_hidden(p, net.config.channels)]
-        others = [p for p in self.parameters if all(p is not q for q in self._hidden)]
-        self._adam = torch.optim.Adam(others, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-        self._muon: torch.optim.Optimizer | None = None
+        hidden = set(self._hidden)
+        others = [p for p in self.parameters if p not in hidden]
+        # Muon takes matrices only: these share their numbers with the convolutions' weights.
+        self._matrices = [torch.nn.Parameter(_as_matrix(p.detach())) for p in self._hidden]
+        adam = torch.optim.Adam(others, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self._optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"adam": (adam, config.learning_rate)}
         if config.muon:
             if not hasattr(torch.optim, "Muon"):
                 raise ValueError(
                     f"Muon needs PyTorch 2.9; this is {torch.__version__}. Run: pip install 'torch>=2.9,<2.14'"
                 )
-            # It takes matrices only: these share their numbers with the convolutions' weights.
-            self._matrices = [torch.nn.Parameter(_as_matrix(p.detach())) for p in self._hidden]
-            self._muon = torch.optim.Muon(self._matrices, lr=config.muon, weight_decay=0.0)
+            muon = torch.optim.Muon(self._matrices, lr=config.muon, weight_decay=0.0)
+            self._optimizers["muon"] = (muon, config.muon)
 
     def step(self, share: float) -> None:
         """Change the parameters by their gradients, which are forgotten, at a share of the peak learning rates."""
-        for optimizer, peak in ((self._adam, self.config.learning_rate), (self._muon, self.config.muon)):
-            if optimizer is None:
-                continue
-            if optimizer is self._muon:
-                for matrix, parameter in zip(self._matrices, self._hidden, strict=True):
-                    matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+        for matrix, parameter in zip(self._matrices, self._hidden, strict=True):
+            matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+        for optimizer, peak in self._optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
             optimizer.step()
@@ -57,13 +56,12 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` takes back."""
-        return {"adam": self._adam.state_dict()} | ({"muon": self._muon.state_dict()} if self._muon else {})
+        return {name: optimizer.state_dict() for name, (optimizer, _) in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called, on a run of the same optimisers."""
-        self._adam.load_state_dict(state["adam"])
-        if self._muon:
-            self._muon.load_state_dict(state["muon"])
+        for name, (optimizer, _) in self._optimizers.items():
+            optimizer.load_state_dict(state[name])
 
 
 def _is_hidden(parameter: Tensor, channels: int) -> bool:

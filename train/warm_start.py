@@ -55,11 +55,7 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
     first.weight[: 2 * needed, :C, 1, 1] = signed
     cast(Tensor, first.bias)[: 2 * needed] = 0
     _set_center(second, identity, torch.zeros(C))
-    tail.weight.zero_()
-    for number in range(needed):
-        offset, color = divmod(number, 3)
-        tail.weight[color, number, offset // 3, offset % 3] = 1
-        tail.weight[color, needed + number, offset // 3, offset % 3] = -1
+    tail.weight.copy_(_passing(tail.weight))
 
 
 @torch.no_grad()
@@ -78,15 +74,20 @@ def take_backbone_out(net: IGNN) -> None:
         return
     first = _convolutions(net.fuse_up)[0].weight[: 2 * needed, :C]
     tail = cast(nn.Conv2d, cast(nn.Sequential, net.tail[0])[0])
-    passes = torch.zeros_like(tail.weight)
-    for number in range(needed):
-        offset, color = divmod(number, 3)
-        passes[color, number, offset // 3, offset % 3] = 1
-        passes[color, needed + number, offset // 3, offset % 3] = -1
     read = (first[:needed, :, 1, 1] - first[needed:, :, 1, 1]) / 2
-    if not (_close(tail.weight, passes) and _close(first[..., 1, 1], torch.cat([read, -read]))):
+    if not (_close(tail.weight, _passing(tail.weight)) and _close(first[..., 1, 1], torch.cat([read, -read]))):
         return
     tail.weight.copy_(read.reshape(3, 3, 3, C).permute(2, 3, 0, 1))
+
+
+def _passing(tail: Tensor) -> Tensor:
+    """Return weights like the last convolution's that put together what `fuse_up` read of the features."""
+    passing = torch.zeros_like(tail)
+    for number in range(_TAIL_READS):
+        offset, color = divmod(number, 3)
+        passing[color, number, offset // 3, offset % 3] = 1
+        passing[color, _TAIL_READS + number, offset // 3, offset % 3] = -1
+    return passing
 
 
 def _close(actual: Tensor, expected: Tensor) -> bool:
