@@ -15,7 +15,7 @@ from export.to_onnx import export_onnx, load_trained
 from train import load_checkpoint, save_checkpoint
 from train.checkpoint import CheckpointError, is_backbone
 from train.evaluate import evaluate, load_upscaler, markdown_table, summarise
-from train.whole_file import whole_file
+from train.whole_file import whole_file, write_whole_text
 
 _ROOT = Path(__file__).resolve().parent.parent
 MODELS = _ROOT / "runtime" / "models"
@@ -87,8 +87,7 @@ def bundle(
     models = [model for model in known["models"] if model["name"] != name] + [entry]
     models.sort(key=lambda model: model["name"])
     described = {"default": name if default else known["default"], "models": models}
-    with whole_file(index) as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    write_whole_text(index, json.dumps(described, indent=2) + "\n")
     return markdown_table(summary)
 
 

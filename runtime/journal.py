@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.atomic import atomic_path
 from runtime.errors import ImageWriteError
 
 FILE_NAME = ".ignn-journal.jsonl"
@@ -60,7 +61,8 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             if resume and self._path.is_file():
                 self._read()
-            self._path.write_text("".join(_line(key, digest) for key, digest in self._done.items()))
+            with atomic_path(self._path) as temporary:  # a run killed here keeps what the one before wrote down
+                temporary.write_text("".join(_line(key, digest) for key, digest in self._done.items()))
         except OSError as error:
             raise ImageWriteError(
                 f"Cannot write {self._path}: {error.strerror or error}. Choose another -o."

@@ -22,7 +22,7 @@ from train import fit
 from train.checkpoint import CheckpointError, read_checkpoint
 from train.evaluate import evaluate, load_upscaler, self_ensemble, summarise
 from train.fit_config import parse_config
-from train.whole_file import whole_file
+from train.whole_file import write_whole_text
 
 WHOLE_IMAGE = 1_000_000
 """A window no image exceeds."""
@@ -139,11 +139,6 @@ def _spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
-def _write(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text)
-
-
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="ignn ablation",
@@ -185,8 +180,8 @@ def main(argv: list[str] | None = None) -> int:
                 record = record or run_row(name, seed, output, arguments.evaluate, arguments.flags)
                 content["records"].append(record)
                 content["records"].sort(key=lambda record: (list(ROWS).index(record["row"]), record["seed"]))
-                _write(results, json.dumps(content, indent=1) + "\n")
-                _write(output / "results.md", markdown_table(content["records"]))
+                write_whole_text(results, json.dumps(content, indent=1) + "\n")
+                write_whole_text(output / "results.md", markdown_table(content["records"]))
     except (CheckpointError, ValueError, OSError) as error:
         sys.stderr.write(f"ignn ablation: {error}\n")
         return 1

@@ -27,6 +27,7 @@ from train.checkpoint import CheckpointError, is_backbone, load_checkpoint
 from train.data import list_images, make_lr, read_rgb
 from train.metrics import psnr, ssim, to_gray, to_uint8
 from train.resize import upsample_uint8
+from train.whole_file import write_whole_text
 
 Upscale = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """LR (H, W, 3) uint8 to SR (scale * H, scale * W, 3) float, nominally 0..255, not rounded."""
@@ -175,8 +176,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--self-ensemble", action="store_true", help="add a row per model: mean of 8 flips and rotations"
     )
     parser.add_argument("--device", default="cpu", help="where checkpoints run: cpu (default), cuda, cuda:1, ...")
-    parser.add_argument("--json", metavar="FILE", help="write scores and means here")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write scores and means here")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table here as well")
     arguments = parser.parse_args(argv)
     if not arguments.models and not arguments.scale:
         parser.error("without a MODEL, --scale is needed: one of 2, 3, 4")
@@ -184,6 +185,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    for written in (arguments.json, arguments.markdown):  # before an hour of measuring, not after it
+        if written and not written.parent.is_dir():
+            raise ValueError(f"Folder {written.parent} does not exist. Create it first: mkdir -p {written.parent}")
     methods: dict[str, Upscale] = {}
     scale = arguments.scale
     for path in arguments.models:
@@ -200,9 +204,9 @@ def _run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"x{scale}, PSNR (dB) / SSIM on luma\n\n{table}")
     if arguments.json:
         content = {"scale": scale, "summary": summary, "scores": [asdict(score) for score in scores]}
-        Path(arguments.json).write_text(json.dumps(content, indent=1) + "\n")
+        write_whole_text(arguments.json, json.dumps(content, indent=1) + "\n")
     if arguments.markdown:
-        Path(arguments.markdown).write_text(table)
+        write_whole_text(arguments.markdown, table)
 
 
 def main(argv: list[str] | None = None) -> int:

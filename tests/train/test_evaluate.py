@@ -57,6 +57,14 @@ def test_command_writes_the_tables(photos, checkpoint, tmp_path, capsys):
     assert f"| bicubic | {content['summary'][0]['psnr']:.2f} / " in table
 
 
+@pytest.mark.parametrize("flag", ["--json", "--markdown"])
+def test_a_missing_folder_is_said_before_measuring(photos, checkpoint, tmp_path, capsys, flag):
+    assert main([str(checkpoint), "--data", str(photos), flag, str(tmp_path / "none" / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"mkdir -p {tmp_path / 'none'}" in captured.err
+
+
 def test_grayscale_is_measured_as_it_stands(photos):
     scores = {score.image: score for score in evaluate({}, [photos], 2)}
     rgb = np.asarray(Image.open(photos / "b.png").convert("RGB"))
