@@ -50,7 +50,7 @@ class SuperResolver:
         halo: LR pixels of context around a tile. None: what makes tiles exact. Less is faster and approximate: tiles
             are then blended, and the log says so.
         self_ensemble: run the 8 flips and rotations and average: about 0.1 dB better, 8 times slower.
-        threads: CPU threads of one run; None: all cores.
+        threads: CPU threads of one run; None: all cores that the process may use.
         scale, value_range: of a model that `ignn export` did not make (`value_range` is `0..255` or `0..1`).
         max_pixels: largest input image that is decoded, in pixels; None: Pillow's own limit.
 
@@ -82,6 +82,8 @@ class SuperResolver:
             raise UsageError(
                 f"Invalid max_pixels ({max_pixels!r}). Supported values are None and whole numbers from 1."
             )
+        if threads is not None and not (isinstance(threads, int) and threads >= 1):
+            raise UsageError(f"Invalid threads ({threads!r}). Supported values are None and whole numbers from 1.")
         path, source, self._fingerprint = find_model_file(model)
         opened = open_backend(path, source, backend, providers, threads, scale, value_range)
         self.network = TiledNetwork(opened, tile=tile, halo=halo, self_ensemble=self_ensemble)

@@ -73,7 +73,7 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--provider", action="append", metavar="NAME", help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx"
     )
-    network.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    network.add_argument("--threads", type=int, help="CPU threads (default: all cores that the process may use)")
     network.add_argument(
         "--self-ensemble", action="store_true", help="mean of 8 flips and turns: better, 8 times slower"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ class OrtBackend:
         providers: providers in order of preference, each a name (`cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or ONNX
             Runtime's own) or a name with options, e.g. `("tensorrt", {"trt_extra_plugin_lib_paths": "lib.so"})`.
             Default: CUDA where this ONNX Runtime was built with it, else the CPU.
-        threads: CPU threads of one run; default: one per physical core.
+        threads: CPU threads of one run; default: one per physical core, or per CPU where this process may not use all.
         scale: scale of a foreign model.
         value_range: value range of a foreign model.
 
@@ -72,8 +73,9 @@ class OrtBackend:
         self._running = threading.Lock()
         wanted = _resolve(providers)
         options = session_options()
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        if threads is None:
+            threads = _permitted_cpus()
+        options.intra_op_num_threads = threads or 0  # 0: ONNX Runtime's own choice
         try:
             # By its path: its content would be held beside the weights made of it.
             self._session = ort.InferenceSession(str(model), options, providers=wanted)
@@ -150,6 +152,18 @@ def run_options() -> ort.RunOptions:
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
+
+
+def _permitted_cpus() -> int | None:
+    """CPUs that this process may use, or None where they are all of the machine's.
+
+    ONNX Runtime's own default knows nothing of taskset or a container's cpuset: it starts a thread for each core of the
+    machine and pins it there.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
+        return None
+    permitted = len(os.sched_getaffinity(0))
+    return permitted if permitted < (os.cpu_count() or permitted) else None
 
 
 def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, Any]]]:

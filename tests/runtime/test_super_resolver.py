@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -200,6 +201,8 @@ def test_a_silent_fallback_is_an_error(x2_model, monkeypatch):
         {"tile": "large"},
         {"halo": -1},
         {"max_pixels": 0},
+        {"threads": 0},
+        {"threads": 1.5},
         {"backend": "directml"},
         {"providers": "cpu"},
         {"providers": ["gpu"]},
@@ -208,6 +211,21 @@ def test_a_silent_fallback_is_an_error(x2_model, monkeypatch):
 def test_arguments_that_are_not_accepted(x2_model, arguments):
     with pytest.raises(errors.UsageError, match="Invalid"):
         SuperResolver(x2_model, **arguments)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two CPUs"
+)
+def test_threads_stay_on_the_cpus_the_process_may_use(x2_model):
+    """ONNX Runtime left alone pins its threads to all cores of the machine, whatever taskset or a cpuset says."""
+    program = (
+        "import os; one = {min(os.sched_getaffinity(0))}; os.sched_setaffinity(0, one)\n"
+        "from runtime import SuperResolver\n"
+        f"resolver = SuperResolver({str(x2_model)!r})\n"
+        "elsewhere = [t for t in os.listdir('/proc/self/task') if os.sched_getaffinity(int(t)) != one]\n"
+        "raise SystemExit(len(elsewhere))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.fixture
