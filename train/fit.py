@@ -42,6 +42,8 @@ class Trainer:
         if _begins_at_backbone(config):
             pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
         self.net = net.to(group.device)
+        # No torch.compile: on a CPU it saves the backbone no time, and PyTorch 2.13's assumes wrong strides for the
+        # gradient of the whole network's replicating pad in channels-last, and stops.
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(self.net, config)
         self.parameters = self.optimizer.parameters
