@@ -7,6 +7,7 @@ stage leaves out.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 
@@ -36,6 +37,10 @@ class ProcessGroup:
         if device == "cuda":
             torch.cuda.set_device(self.device)
         if self.size > 1:
+            # The first optimiser imports this, and functions in there take the group that exists by then as a default
+            # argument: it would never be freed, and its threads abort the process ("terminate called ...") now and
+            # then when they let go of a tensor while the interpreter ends. Imported before, there is no group to keep.
+            importlib.import_module("torch._dynamo")
             dist.init_process_group("nccl" if device == "cuda" else "gloo")
 
     def average(self, tensors: Iterable[Tensor]) -> None:

@@ -289,3 +289,26 @@ def test_two_processes_have_the_loss_curve_of_twice_the_batch(arguments, tmp_pat
     one, two = losses(tmp_path / "single"), losses(tmp_path / "run")
     assert list(one) == list(two) == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-4)
+
+
+LEAVE_THE_GROUP = """
+import torch
+from pathlib import Path
+from train.distributed import ProcessGroup
+
+group = ProcessGroup("cpu")
+torch.optim.Adam([torch.nn.Parameter(torch.ones(3))])
+group.average([torch.ones(3)])
+group.close()
+threads = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+assert not any("gloo" in name for name in threads), threads
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to list threads")
+def test_the_threads_of_a_group_end_with_it(tmp_path):
+    (tmp_path / "leave.py").write_text(LEAVE_THE_GROUP)
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    process = start_process([str(tmp_path / "leave.py")], launcher)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output.decode()
