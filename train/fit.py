@@ -22,6 +22,7 @@ from train.config import IGNNConfig
 from train.data import PatchSource, open_patches
 from train.distributed import ProcessGroup
 from train.fit_config import FitConfig, parse_config
+from train.graph_picture import GraphPicture, graph_loss
 from train.loader import Batch, BatchLoader
 from train.model import IGNN
 from train.monitor import Monitor, Validation, check_finite
@@ -45,7 +46,8 @@ class Trainer:
         # No torch.compile: on a CPU it saves the backbone no time, and PyTorch 2.13's assumes wrong strides for the
         # gradient of the whole network's replicating pad in channels-last, and stops.
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = Optimizer(self.net, config)
+        self.graph_picture = GraphPicture(self.net).to(group.device) if config.graph_loss else None
+        self.optimizer = Optimizer(self.net, config, self.graph_picture.parameters() if self.graph_picture else ())
         self.parameters = self.optimizer.parameters
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
 
@@ -63,8 +65,12 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             lr = lr.float().contiguous(memory_format=torch.channels_last)
             sr = self.net.forward_backbone(lr) if config.stage == "backbone" else self.net(lr)
+            picture = self.graph_picture() if self.graph_picture else None
         loss = (sr.float() - hr.float()).abs().mean()
-        loss.backward()
+        total = loss
+        if picture is not None:
+            total = loss + config.graph_loss * graph_loss(picture.float(), hr.float())
+        total.backward()
         loss = loss.detach()
         self.group.average_gradients(self.parameters, loss)
         if config.clip:
@@ -104,6 +110,7 @@ class Trainer:
                 step=self.step,
                 raw_weights=self.net.state_dict(),
                 optimizer=self.optimizer.state_dict(),
+                graph_picture=self.graph_picture.state_dict() if self.graph_picture else {},
                 versions={"torch": str(torch.__version__), "numpy": np.__version__},
                 processes=self.group.size,
             )
@@ -132,7 +139,14 @@ class Trainer:
                 f"Checkpoint {path} is of a run with muon = {state['fit'].get('muon', 0.0)}, not {self.config.muon}: "
                 f"other optimisers. Use another --output, and --start {path} to begin with its weights."
             )
+        if (state["fit"].get("graph_loss", 0.0) > 0) != (self.config.graph_loss > 0):
+            raise CheckpointError(
+                f"Checkpoint {path} is of a run with graph_loss = {state['fit'].get('graph_loss', 0.0)}, not "
+                f"{self.config.graph_loss}. Use another --output, and --start {path} to begin with its weights."
+            )
         self.net.load_state_dict(state["raw_weights"])
+        if self.graph_picture:
+            self.graph_picture.load_state_dict(state["graph_picture"])
         for name, value in state["weights"].items():
             self.average[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])

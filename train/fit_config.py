@@ -47,6 +47,9 @@ class FitConfig:
     """Adam's peak learning rate."""
     muon: float = 0.0
     """Peak learning rate of Muon, which then takes the convolutions between feature maps (train.optimizer); 0: Adam."""
+    graph_loss: float = 0.0
+    """Weight of a second L1 loss, of a picture that one convolution makes of the graph's HR features alone; 0: none.
+    The convolution is dropped after training. It gives the graph a gradient before the fusions read it."""
     warmup: int = 0
     """Steps of linear warm-up."""
     schedule: str = "halving"
@@ -91,13 +94,18 @@ class FitConfig:
         for name in ("batch", "patch", "period", "workers", "validate_every", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
-        for name in ("steps", "warmup", "muon", "clip", "held_out", "time_limit", "seed"):
+        for name in ("steps", "warmup", "muon", "graph_loss", "clip", "held_out", "time_limit", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 0.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"Invalid ema ({self.ema}). It must be at least 0 and below 1.")
         if not self.learning_rate > 0:
             raise ValueError(f"Invalid learning_rate ({self.learning_rate}). It must be above 0.")
+        if self.graph_loss and (self.stage != "whole" or self.net.graph != "graphagg"):
+            raise ValueError(
+                f"Invalid graph_loss ({self.graph_loss}). Only the whole network with graph = graphagg has HR features "
+                "of a graph; use 0."
+            )
         if not self.data:
             raise ValueError("Invalid data (''). Give the folder of photographs: --data FOLDER.")
         if self.patch < self.net.minimum_size:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.fit_config import FitConfig
 from train.model import IGNN
@@ -16,24 +17,27 @@ class Optimizer:
 
     Muon (Jordan et al. 2024) replaces a weight matrix's gradient by the nearest orthogonal matrix, so that all its
     directions are learned at one speed. Biases and what ends in or begins at fewer channels (the first and the last
-    convolution, the edge networks' single weight) stay with Adam.
+    convolution, the edge networks' single weight) stay with Adam. So do the fusions: their first convolution reads
+    the backbone beside a graph that is small at first, and one orthogonal matrix of both leaves it small.
 
     Args:
         net: a network in channels-last memory format.
         config: `learning_rate` is Adam's, `muon` is Muon's.
+        others: parameters outside the network, for Adam.
 
     Raises:
         ValueError: if Muon is asked for and this PyTorch has none.
     """
 
-    def __init__(self, net: IGNN, config: FitConfig) -> None:
-        self.parameters = [p for p in net.parameters() if p.requires_grad]
-        self._hidden = [p for p in self.parameters if config.muon and _is_hidden(p, net.config.channels)]
+    def __init__(self, net: IGNN, config: FitConfig, others: Iterable[nn.Parameter] = ()) -> None:
+        own = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self.parameters = [*own.values(), *others]
+        self._hidden = [p for name, p in own.items() if config.muon and _is_hidden(name, p, net.config.channels)]
         hidden = set(self._hidden)
-        others = [p for p in self.parameters if p not in hidden]
+        rest = [p for p in self.parameters if p not in hidden]
         # Muon takes matrices only: these share their numbers with the convolutions' weights.
-        self._matrices = [torch.nn.Parameter(_as_matrix(p.detach())) for p in self._hidden]
-        adam = torch.optim.Adam(others, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self._matrices = [nn.Parameter(_as_matrix(p.detach())) for p in self._hidden]
+        adam = torch.optim.Adam(rest, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
         self._optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"adam": (adam, config.learning_rate)}
         if config.muon:
             if not hasattr(torch.optim, "Muon"):
@@ -64,8 +68,8 @@ class Optimizer:
             optimizer.load_state_dict(state[name])
 
 
-def _is_hidden(parameter: Tensor, channels: int) -> bool:
-    return parameter.ndim == 4 and min(parameter.shape[:2]) >= channels
+def _is_hidden(name: str, parameter: Tensor, channels: int) -> bool:
+    return not name.startswith("fuse_") and parameter.ndim == 4 and min(parameter.shape[:2]) >= channels
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
