@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from runtime.memory import peak_memory
+from runtime.backends.memory import peak_memory
 
 Factory = Callable[..., Callable[[], Any]]
 """Called once in the process; what it returns is called once a sample. A dictionary that it returns is seconds by

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from runtime.backends.ort import run_options, session_options
-from runtime.memory import peak_memory, resident_memory, return_freed_memory
+from runtime.backends.memory import peak_memory, resident_memory, return_freed_memory
 
 _SIDES = (128, 160, 192)
 

@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Size, build_engine, check_plugin
+from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Size, build_engine
+from runtime.backends.plugin_library import check_plugin
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor, check_flavor
 from runtime.errors import EngineBuildError, IgnnError, ModelNotFoundError, UsageError
-from runtime.gpus import list_gpus
-from runtime.onnx_file import read_facts
+from runtime.backends.gpus import list_gpus
+from runtime.backends.onnx_file import read_facts
 
 DEFAULT_TILE = 256
 

@@ -1,7 +1,8 @@
 """The runtime: image in, image out.
 
-`from runtime import SuperResolver` is all an application needs. Names are loaded on first use, so that a bare import
-costs next to nothing and touches neither NumPy, Pillow nor ONNX Runtime.
+`from ignn import SuperResolver` is all an application needs; in a clone of the project the same package is also called
+`runtime`, after its folder. Names are loaded on first use, so that a bare import costs next to nothing and touches
+neither NumPy, Pillow nor ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -9,16 +10,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .clone import IN_CLONE
+
 if TYPE_CHECKING:
-    from runtime.errors import IgnnError
-    from runtime.super_resolver import SuperResolver
+    from .errors import IgnnError
+    from .super_resolver import SuperResolver
 
 __all__ = ["IgnnError", "SuperResolver"]
 
-_HOME = {"IgnnError": "runtime.errors", "SuperResolver": "runtime.super_resolver"}
+_HOME = {"IgnnError": ".errors", "SuperResolver": ".super_resolver"}
+
+if IN_CLONE and __name__ in ("ignn", "runtime"):
+    from .two_names import share_modules
+
+    share_modules(loaded=__name__, other="runtime" if __name__ == "ignn" else "ignn")
 
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'runtime' has no attribute {name!r}")
+        return getattr(import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

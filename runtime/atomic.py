@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import ImageWriteError
+from .errors import ImageWriteError
 
 PART_SUFFIX = ".ignn-part"
 """Ending of the temporary files beside the outputs; only a killed process leaves one."""

@@ -4,70 +4,107 @@ from __future__ import annotations
 
 import argparse
 import logging
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
 
-from runtime.errors import IgnnError
+from .clone import PACKAGE_FOLDER, find_clone, install_command
+from .errors import IgnnError
 
 Main = Callable[[list[str]], int]
 
 COMMANDS = {
-    "upscale": ("runtime.upscale", "enlarge pictures"),
-    "compare": ("runtime.compare", "put pictures side by side where they differ most"),
-    "ui": ("runtime.ui", "serve a page on this machine"),
-    "models": ("runtime.list_models", "list the bundled models"),
-    "doctor": ("runtime.doctor", "say what is installed, and what to do about the rest"),
+    "upscale": (".commands.upscale", "enlarge pictures, folders and clips"),
+    "compare": (".commands.compare", "put pictures side by side where they differ most"),
+    "ui": (".commands.ui", "serve a page on this machine"),
+    "models": (".commands.models", "list the bundled models"),
+    "doctor": (".commands.doctor", "say what is installed, and what to do about the rest"),
 }
-"""Commands of this package: module with `main(argv)`, and what they do. Other packages add theirs by entry points."""
+"""Commands of this package: module with `main(argv)`, and what it does."""
 
-ENTRY_POINT_GROUP = "ignn.commands"
+CLONE_COMMANDS = {
+    "export": ("export.to_onnx", "main", "make an ONNX file of a checkpoint"),
+    "build": ("export.to_engine", "main", "make a TensorRT engine of an ONNX file"),
+    "verify": ("export.verify", "main", "compare every runtime with PyTorch on one picture"),
+    "train": ("train.fit", "main", "train a network, or go on with a run"),
+    "evaluate": ("train.evaluate", "main", "measure PSNR and SSIM by the paper's protocol"),
+    "ablation": ("train.ablation", "main", "train and measure rows of the paper's tables"),
+    "graphagg-star": ("train.figures", "graphagg_star_main", "enlarge without learning, by the picture's own patches"),
+    "feature-maps": ("train.figures", "feature_maps_main", "draw the features before and after the graph"),
+}
+"""Commands of a clone's other folders: module, its function, and what it does."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `ignn` with these arguments (default: those of the process); returns the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
-    others = {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    commands = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
-    commands += [f"  {name:<10}see `ignn {name} --help`" for name in sorted(set(others) - set(COMMANDS))]
     parser = argparse.ArgumentParser(
         prog="ignn",
         description="Graph-network image super-resolution.",
-        epilog="commands:\n" + "\n".join(commands),
+        epilog=_list_commands(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ignn {_version()}")
     parser.add_argument("command", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see `ignn COMMAND --help`")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(argv)
+    return run_command(f"ignn {parsed.command}", lambda: _run(parsed.command, parsed.arguments))
+
+
+def run_command(name: str, command: Callable[[], int]) -> int:
+    """Run a command as every one is run: an error of ours is one message; returns the exit code.
+
+    Args:
+        name: what the user typed, e.g. `ignn upscale` or `python export/to_onnx.py`.
+        command: does it, and returns the exit code.
+    """
     logging.basicConfig(format="ignn: %(message)s", level=logging.WARNING)
     try:
-        run = _find(parsed.command, others)
-        return run(parsed.arguments)
+        return command()
     except IgnnError as error:
-        sys.stderr.write(f"ignn {parsed.command}: error: {error}\n")
+        sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"ignn {parsed.command}: interrupted; what was written is whole\n")
+        sys.stderr.write(f"{name}: interrupted; what was written is whole\n")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         return 141
 
 
-def _find(name: str, others: dict[str, metadata.EntryPoint]) -> Main:
+def _list_commands() -> str:
+    of_clones = {name: text for name, (_, _, text) in CLONE_COMMANDS.items()}
+    width = max(map(len, [*COMMANDS, *of_clones])) + 2
+    lines = ["commands:", *(f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items())]
+    lines += ["in a clone of the project:", *(f"  {name:<{width}}{text}" for name, text in of_clones.items())]
+    return "\n".join(lines)
+
+
+def _run(name: str, arguments: list[str]) -> int:
     if name in COMMANDS:
-        found: Main = import_module(COMMANDS[name][0]).main
-        return found
-    if name not in others:
-        raise IgnnError(f"Invalid command ({name!r}). Supported values are {', '.join(sorted({*COMMANDS, *others}))}.")
+        run: Main = import_module(COMMANDS[name][0], __package__).main
+        return run(arguments)
+    if name not in CLONE_COMMANDS:
+        names = ", ".join([*COMMANDS, *CLONE_COMMANDS])
+        raise IgnnError(f"Invalid command ({name!r}). Supported values are {names}.")
+    clone = find_clone()
+    if clone is None:
+        raise IgnnError(
+            f"`ignn {name}` works in a clone of the project: the installed package holds what enlarges pictures, not "
+            f"what trains and exports. Go to the clone's folder, and run `ignn {name}` there."
+        )
+    if clone != PACKAGE_FOLDER.parent:  # the clone's own code, in a process that holds no other copy of it
+        return subprocess.call([sys.executable, "-m", "runtime.cli", name, *arguments])
+    if str(clone) not in sys.path:
+        sys.path.insert(0, str(clone))
+    module, function, _ = CLONE_COMMANDS[name]
     try:
-        loaded: Main = others[name].load()
-        return loaded
+        run = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
         raise IgnnError(
-            f"{name} needs the module {error.name!r}, which is not installed. Try `pip install ignn[train]`."
+            f"`ignn {name}` needs the module {error.name!r}, which is not installed. Run: {install_command('train')}"
         ) from error
+    return run(arguments)
 
 
 def _version() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.errors import ModelMetadataError, UsageError
+from .errors import ModelMetadataError, UsageError
 
 FORMAT = "1"
 """Version of the metadata layout that this runtime reads."""

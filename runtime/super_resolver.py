@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import picture as pictures
-from runtime.backends import Values, non_finite
-from runtime.backends.opening import find_model_file, open_backend
-from runtime.errors import UsageError
-from runtime.metadata import ModelMetadata
-from runtime.tiled_network import TiledNetwork
-from runtime.tiling import Composer, Convert
+from .pictures import picture as pictures
+from .backends import Values, non_finite
+from .backends.opening import find_model_file, open_backend
+from .errors import UsageError
+from .metadata import ModelMetadata
+from .tiles.network import TiledNetwork
+from .tiles.plan import Composer, Convert
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from runtime.backends.ort import Provider
-    from runtime.image_io import ImageFile
-    from runtime.mapping import Pending, ResultIterator
+    from .backends.ort import Provider
+    from .pictures.read import ImageFile
+    from .tiles.mapping import Pending, ResultIterator
 
 Array = TypeVar("Array", bound=NDArray[Any])
 PathLike = str | os.PathLike[str]
@@ -141,9 +141,9 @@ class SuperResolver:
 
     def _picture(self, image: Any) -> pictures.Picture:  # noqa: ANN401 - what a call takes
         if isinstance(image, (str, os.PathLike)):
-            from runtime import image_io
+            from .pictures.read import read_still
 
-            return image_io.read_still(Path(image), max_pixels=self._max_pixels)
+            return read_still(Path(image), max_pixels=self._max_pixels)
         if isinstance(image, np.ndarray):
             return pictures.from_array(image)
         return pictures.from_pil(image)
@@ -166,12 +166,12 @@ class SuperResolver:
         for name, value in (("batch", batch), ("ahead", ahead)):
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"Invalid {name} ({value!r}). Whole numbers from 1 are supported.")
-        from runtime.mapping import ResultIterator
+        from .tiles.mapping import ResultIterator
 
         return ResultIterator(self, images, batch=batch, ahead=ahead)
 
     def upscale(self, source: pictures.Picture) -> pictures.Picture:
-        """Enlarge one decoded picture; see `runtime.picture`."""
+        """Enlarge one decoded picture; see `runtime.pictures.picture`."""
         sr = self.network.run(pictures.network_input(source), self.converter(source.color.dtype, grey=source.is_grey))
         return pictures.enlarged(source, sr, self.scale)
 
@@ -188,7 +188,7 @@ class SuperResolver:
         return convert
 
     def upscale_file(self, content: ImageFile) -> ImageFile:
-        """Enlarge every frame of a decoded image file; see `runtime.image_io.read_file`."""
+        """Enlarge every frame of a decoded image file; see `runtime.pictures.read.read_file`."""
         return replace(content, frames=[self.upscale(frame) for frame in content.frames])
 
     def super_resolve(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:

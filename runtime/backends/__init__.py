@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from runtime.errors import NonFiniteOutputError
-from runtime.metadata import ModelMetadata
+from ..errors import NonFiniteOutputError
+from ..metadata import ModelMetadata
 
 Values = NDArray[Any]
 """A network's values, float32, or a picture's, uint8."""

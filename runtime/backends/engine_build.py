@@ -17,17 +17,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from runtime.atomic import atomic_path
-from runtime.backends.tensorrt_library import NAMES, Flavor, parser_environment
-from runtime.errors import BackendUnavailableError, EngineBuildError
-from runtime.onnx_file import read_facts
+from ..atomic import atomic_path
+from .tensorrt_library import NAMES, Flavor, parser_environment
+from ..errors import BackendUnavailableError, EngineBuildError
+from .onnx_file import read_facts
+from .plugin_library import PLUGIN_BUILD
 
 logger = logging.getLogger("ignn")
 
 Size = tuple[int, int, int]
 """N, H, W."""
-
-PLUGIN_BUILD = "cmake -S plugins -B build && cmake --build build --parallel"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _run_child(request: BuildRequest, folder: Path, *, source: str, quiet: bool)
     said: list[str] = []
     with (folder / "stderr").open("w+b") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "runtime.backends.engine_child", str(folder / "request.json")],
+            [sys.executable, "-m", f"{__package__}.engine_child", str(folder / "request.json")],
             stdout=subprocess.PIPE,
             stderr=errors,
             env=parser_environment(request.flavor, folder / "links"),
@@ -216,27 +215,3 @@ def read_request(path: Path) -> tuple[BuildRequest, dict]:
     profile = Profile(**{name: tuple(size) for name, size in values.pop("profile").items()})
     paths = {key: None if values[key] is None else Path(values[key]) for key in ("plugin", "timing_cache")}
     return BuildRequest(**(values | paths | {"profile": profile})), task
-
-
-def check_plugin(plugin: Path | None) -> Path:
-    """The plugin library's path, checked to be there.
-
-    Args:
-        plugin: where the user says it is; None: `$IGNN_PLUGIN`, else where the build puts it.
-
-    Raises:
-        BackendUnavailableError: it is not there; the message says where it was looked for and how to build it.
-    """
-    named = plugin or (Path(os.environ["IGNN_PLUGIN"]) if os.environ.get("IGNN_PLUGIN") else None)
-    if named is not None:
-        if named.is_file():
-            return named.resolve()
-        raise BackendUnavailableError(f"There is no plugin library {named}. Build it in a clone with: {PLUGIN_BUILD}")
-    from plugins import find_library
-
-    try:
-        return find_library("ignn_plugin")
-    except FileNotFoundError as error:
-        raise BackendUnavailableError(
-            f"The plugin library is not built: {error}. Or say where it is: --plugin LIB, or IGNN_PLUGIN=LIB."
-        ) from error

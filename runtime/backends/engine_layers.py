@@ -8,7 +8,7 @@ from collections import Counter
 from types import ModuleType
 from typing import Any
 
-from runtime.backends.engine_build import Size
+from .engine_build import Size
 
 UNKNOWN = "unknown"
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.backends import Backend
-from runtime.backends.tensorrt_library import FLAVORS, check_flavor
-from runtime.errors import BackendUnavailableError, ModelNotFoundError, UsageError
-from runtime.models import find_model
+from . import Backend
+from .tensorrt_library import FLAVORS, check_flavor
+from ..errors import BackendUnavailableError, ModelNotFoundError, UsageError
+from ..models import find_model
 
 if TYPE_CHECKING:
-    from runtime.backends.ort import Provider
+    from .ort import Provider
 
 BACKENDS = ("auto", "ort", *FLAVORS)
 
@@ -49,13 +49,13 @@ def open_backend(
     if backend in FLAVORS:
         if providers is not None or threads is not None:
             raise UsageError(f"providers and threads are ONNX Runtime's; leave them out for backend {backend!r}.")
-        from runtime.backends.trt import TrtBackend
+        from .trt import TrtBackend
 
         return TrtBackend(
             path.read_bytes(), source=source, flavor=check_flavor(backend), scale=scale, value_range=value_range
         )
     try:
-        from runtime.backends.ort import OrtBackend
+        from .ort import OrtBackend
     except ImportError as error:
         raise BackendUnavailableError(
             f"ONNX Runtime cannot be imported ({error}). Install it with `pip install ignn[cpu]` (or [gpu])."

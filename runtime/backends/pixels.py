@@ -6,8 +6,8 @@ import ctypes
 import logging
 from pathlib import Path
 
-from runtime.backends.engine_build import PLUGIN_BUILD, check_plugin
-from runtime.errors import BackendUnavailableError, IgnnError
+from .plugin_library import PLUGIN_BUILD, check_plugin
+from ..errors import BackendUnavailableError, IgnnError
 
 logger = logging.getLogger("ignn")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
 
-from runtime.errors import BackendUnavailableError, UsageError
+from ..clone import PACKAGE_FOLDER
+from ..errors import BackendUnavailableError, UsageError
 
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 FLAVORS: tuple[Flavor, ...] = get_args(Flavor)
@@ -108,7 +109,7 @@ def parser_environment(flavor: Flavor, links: Path) -> dict[str, str]:
         links: an empty folder, for links of that name; it must live as long as the process.
     """
     environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(PACKAGE_FOLDER.parent)  # where this package is found by its name
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     if flavor == "tensorrt":
         return environment

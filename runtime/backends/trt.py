@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends import BackendMemoryError, Values, non_finite
-from runtime.backends.device_memory import Device, Lane
-from runtime.backends.engine_build import PLUGIN_BUILD, BuildRequest, Profile, Size, build_engine, check_plugin
-from runtime.backends.pixels import find_pixel_kernels
-from runtime.backends.tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
-from runtime.engine_cache import EngineCache, EngineKey
-from runtime.errors import BackendUnavailableError, EngineError
-from runtime.metadata import ModelMetadata, read_metadata
-from runtime.onnx_file import read_facts
+from . import BackendMemoryError, Values, non_finite
+from .cuda import Device, Lane
+from .engine_build import BuildRequest, Profile, Size, build_engine
+from .plugin_library import PLUGIN_BUILD, check_plugin
+from .pixels import find_pixel_kernels
+from .tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
+from .engine_cache import EngineCache, EngineKey
+from ..errors import BackendUnavailableError, EngineError
+from ..metadata import ModelMetadata, read_metadata
+from .onnx_file import read_facts
 
 logger = logging.getLogger("ignn")
 

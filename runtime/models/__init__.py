@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import ModelChecksumError, ModelNotFoundError
+from ..errors import ModelChecksumError, ModelNotFoundError
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from runtime.models import check
+from . import check
 
 sys.stdout.write(f"{check()} bundled models match models.json\n")

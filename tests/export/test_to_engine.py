@@ -20,7 +20,7 @@ from graph_networks import graph_network
 
 from export.to_engine import main
 from runtime.backends import engine_build
-from runtime.gpus import list_gpus
+from runtime.backends.gpus import list_gpus
 from runtime.models import BundledModel, bundled_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]

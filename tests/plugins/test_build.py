@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toolchain import REPOSITORY, Build, tool
 
-from plugins import find_library
+from runtime.backends.plugin_library import find_library
 
 EXPORTS = {
     f"ignn_{operator}{function}"

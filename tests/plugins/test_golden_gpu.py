@@ -55,7 +55,7 @@ def test_golden_without_a_gpu(shared: Path, golden: Callable[[Path, str], Golden
 def test_golden(shared: Path, golden: Callable[[Path, str], Golden], tmp_path: Path, flavor: str, name: str) -> None:
     from export.verify import compare
     from runtime.backends.trt import TrtBackend
-    from runtime.engine_cache import EngineCache
+    from runtime.backends.engine_cache import EngineCache
 
     model, lr, sr = golden(shared, name)
     try:

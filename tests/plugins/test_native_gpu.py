@@ -11,7 +11,7 @@ from toolchain import Build
 
 from runtime.errors import BackendUnavailableError
 from runtime.models import find_model
-from runtime.picture import quantize
+from runtime.pictures.picture import quantize
 
 
 @pytest.mark.gpu
@@ -20,7 +20,7 @@ def test_every_run_gives_the_same(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flavor: str
 ) -> None:
     from runtime.backends.trt import TrtBackend
-    from runtime.engine_cache import EngineCache
+    from runtime.backends.engine_cache import EngineCache
 
     monkeypatch.setenv("IGNN_PLUGIN", str(build.library("ignn_plugin")))
     model = find_model(None)

@@ -11,7 +11,7 @@ from toolchain import Build
 
 from runtime.backends.pixels import PixelKernels
 from runtime.errors import IgnnError
-from runtime.picture import quantize
+from runtime.pictures.picture import quantize
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 30), st.integers(1, 40))
 units = st.sampled_from([1.0, 255.0])

@@ -29,8 +29,8 @@ from PIL import Image
 from small_networks import METADATA, make_network, write_model
 
 from runtime import IgnnError, SuperResolver
-from runtime.image_io import read_file
-from runtime.image_write import write_file
+from runtime.pictures.read import read_file
+from runtime.pictures.write import write_file
 
 SECONDS_A_CASE, MEMORY_BYTES, CASES_A_PROCESS = 20, 6 << 30, 200
 MAX_PIXELS = 1 << 20

@@ -23,7 +23,7 @@ from runtime import SuperResolver
 from runtime.backends import BackendMemoryError, device_memory, pixels, trt
 from runtime.backends.engine_build import BuildRequest
 from runtime.backends.trt import TrtBackend
-from runtime.engine_cache import MAGIC
+from runtime.backends.engine_cache import MAGIC
 
 Mutate = Callable[[bytes, random.Random], bytes]
 

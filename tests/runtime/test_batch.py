@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import SuperResolver, batch, cli, errors
+from runtime import SuperResolver, cli, errors
+from runtime.commands import batch
 from runtime.atomic import PART_SUFFIX
-from runtime.image_write import WriteOptions
-from runtime.journal import FILE_NAME
+from runtime.pictures.write import WriteOptions
+from runtime.commands.journal import FILE_NAME
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -199,7 +199,7 @@ def test_compare(ignn, x2_model, sample, tmp_path):
 
 
 def test_largest_difference_is_found():
-    from runtime.compare import Entry, largest_difference, psnr_db
+    from runtime.commands.compare import Entry, largest_difference, psnr_db
 
     flat = np.full((60, 80, 3), 100, np.uint8)
     spot = flat.copy()

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.metadata import ModelMetadata
-from runtime.tiling import Composer, plan_tiles
+from runtime.tiles.plan import Composer, plan_tiles
 from train.config import IGNNConfig
 from train.model import IGNN
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from runtime import SuperResolver, memory
+from runtime import SuperResolver
+from runtime.backends import memory
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_auto_tiles_follow_the_device_that_the_network_runs_on(nvidia_smi, x2_mo
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by the resource module")
 def test_a_limit_of_the_process_counts() -> None:
     program = (
-        "import resource; from runtime.memory import free_host_memory, _address_space;"
+        "import resource; from runtime.backends.memory import free_host_memory, _address_space;"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));"
         "first = free_host_memory(); held = bytearray(300 << 20); print(first, first - free_host_memory())"
     )

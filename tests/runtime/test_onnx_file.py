@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import ModelLoadError
-from runtime.onnx_file import read_facts
+from runtime.backends.onnx_file import read_facts
 
 
 def test_it_reads_what_the_package_reads(x2_model: Path) -> None:

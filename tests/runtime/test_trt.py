@@ -15,7 +15,7 @@ from runtime import SuperResolver
 from runtime.backends import device_memory, pixels, trt
 from runtime.backends.engine_build import BuildRequest, Profile
 from runtime.backends.trt import TrtBackend
-from runtime.engine_cache import EngineCache, EngineKey
+from runtime.backends.engine_cache import EngineCache, EngineKey
 from runtime.errors import BackendUnavailableError, DeviceMemoryError, EngineError, NonFiniteOutputError, UsageError
 
 ADVICE = "cmake -S plugins -B build && cmake --build build --parallel"

@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import SuperResolver, cli, errors, ui
+from runtime import SuperResolver, cli, errors
+from runtime.commands import ui
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRADIO = "needs the extra: pip install ignn[ui]"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runtime import SuperResolver, cli, errors
-from runtime.video import upscale_video
+from runtime.commands.video import upscale_video
 
 av = pytest.importorskip("av", reason="needs the extra: pip install ignn[video]")
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends import BackendMemoryError
-from runtime.errors import BackendUnavailableError, IgnnError
+from . import BackendMemoryError
+from ..errors import BackendUnavailableError, IgnnError
 
 logger = logging.getLogger("ignn")
 

@@ -21,8 +21,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends import Values
-from runtime.metadata import ModelMetadata
+from ..backends import Values
+from ..metadata import ModelMetadata
 
 Convert = Callable[[Values], NDArray]
 """Makes final values (for example uint8) of the network's, pixel by pixel; may be given some that are final."""

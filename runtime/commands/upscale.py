@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
-from runtime import batch, video
-from runtime.atomic import remove_leftovers
-from runtime.errors import UsageError
-from runtime.image_io import read_file
-from runtime.image_write import FORMATS, WriteOptions
-from runtime.journal import Journal, Work
-from runtime.super_resolver import SuperResolver
+from ..atomic import remove_leftovers
+from ..errors import UsageError
+from ..pictures.read import read_file
+from ..pictures.write import FORMATS, WriteOptions
+from . import batch, video
+from .journal import Journal, Work
+from ..super_resolver import SuperResolver
 
 
 def parser() -> argparse.ArgumentParser:
@@ -183,7 +183,7 @@ def _run(
 def _stream(job: batch.Job, resolver: SuperResolver, options: WriteOptions, max_pixels: int | None) -> None:
     from tqdm import tqdm
 
-    from runtime.stream import upscale_stream
+    from .stream import upscale_stream
 
     with tqdm(unit="tile", disable=None) as bar:
 
@@ -227,7 +227,7 @@ def _folder(output: str) -> Path:
 
 
 def _write_comparison(job: batch.Job, label: str, arguments: argparse.Namespace) -> None:
-    from runtime import compare
+    from . import compare
 
     ours = compare.entry(label, read_file(job.target, max_pixels=sys.maxsize).frames[0])
     small = read_file(job.source, max_pixels=arguments.max_pixels).frames[0]

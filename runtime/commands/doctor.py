@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.backends.engine_build import check_plugin
-from runtime.backends.tensorrt_library import FLAVORS, INSTALL, NAMES, Flavor, provider_libraries
-from runtime.errors import IgnnError
-from runtime.gpus import list_gpus
-from runtime.models import bundled_models
+from ..backends.plugin_library import check_plugin
+from ..backends.tensorrt_library import FLAVORS, INSTALL, NAMES, Flavor, import_tensorrt, provider_libraries
+from ..clone import PACKAGE_FOLDER
+from ..errors import IgnnError
+from ..backends.gpus import list_gpus
+from ..models import bundled_models
 
 
 class Finding(NamedTuple):
@@ -117,10 +118,9 @@ def _headers() -> str | None:
 
 def _tensorrt(flavor: Flavor) -> str | None:
     """Version of the Python module and where its libraries are. In a process of its own: loading can end it."""
-    script = (
-        f"from runtime.backends.tensorrt_library import import_tensorrt\nprint(import_tensorrt({flavor!r}).__version__)"
-    )
-    version = _output([sys.executable, "-c", script], cwd=Path(__file__).resolve().parents[1])
+    module = import_tensorrt.__module__
+    script = f"from {module} import import_tensorrt\nprint(import_tensorrt({flavor!r}).__version__)"
+    version = _output([sys.executable, "-c", script], cwd=PACKAGE_FOLDER.parent)
     if version is None:
         return None
     libraries = provider_libraries() if flavor == "tensorrt-rtx" else []

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.atomic import atomic_path
-from runtime.errors import BackendUnavailableError, ImageReadError, ImageWriteError
-from runtime.super_resolver import SuperResolver
+from ..atomic import atomic_path
+from ..errors import BackendUnavailableError, ImageReadError, ImageWriteError
+from ..super_resolver import SuperResolver
 
 logger = logging.getLogger("ignn")
 

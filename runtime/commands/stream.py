@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.atomic import atomic_path
-from runtime.errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
-from runtime.image_write import WriteOptions, format_of, write_png_rows
-from runtime.picture import maximum_of
-from runtime.super_resolver import SuperResolver
-from runtime.tiling import Composer, TilePlan
+from ..atomic import atomic_path
+from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
+from ..pictures.write import WriteOptions, format_of, write_png_rows
+from ..pictures.picture import maximum_of
+from ..super_resolver import SuperResolver
+from ..tiles.plan import Composer, TilePlan
 
 logger = logging.getLogger("ignn")
 

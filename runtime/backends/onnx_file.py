@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runtime.errors import ModelLoadError
+from ..errors import ModelLoadError
 
 PLUGIN_DOMAIN = "ignn"
 

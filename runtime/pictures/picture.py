@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from runtime.errors import InvalidImageError
+from ..errors import InvalidImageError
 
 logger = logging.getLogger("ignn")
 

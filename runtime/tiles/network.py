@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends import Backend, BackendMemoryError, Values
-from runtime.errors import DeviceMemoryError
-from runtime.metadata import ModelMetadata
-from runtime.tiling import Composer, Convert, Segment, Tile, TilePlan, largest_tile, plan_tiles, split
+from ..backends import Backend, BackendMemoryError, Values
+from ..errors import DeviceMemoryError
+from ..metadata import ModelMetadata
+from .plan import Composer, Convert, Segment, Tile, TilePlan, largest_tile, plan_tiles, split
 
 logger = logging.getLogger("ignn")
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from runtime.atomic import atomic_path
-from runtime.errors import ImageWriteError, UsageError
-from runtime.image_io import HEIGHT_TAG, WIDTH_TAG, ImageFile
-from runtime.picture import Picture, eight_bits, flattened, to_pil
+from ..atomic import atomic_path
+from ..errors import ImageWriteError, UsageError
+from .read import HEIGHT_TAG, WIDTH_TAG, ImageFile
+from .picture import Picture, eight_bits, flattened, to_pil
 
 logger = logging.getLogger("ignn")
 

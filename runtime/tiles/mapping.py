@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from runtime.tiling import Composer, Tile
+from .plan import Composer, Tile
 
 if TYPE_CHECKING:
-    from runtime.backends import Values
-    from runtime.picture import Picture
-    from runtime.super_resolver import SuperResolver
+    from ..backends import Values
+    from ..pictures.picture import Picture
+    from ..super_resolver import SuperResolver
 
 
 @dataclass

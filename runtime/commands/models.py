@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from runtime.models import BundledModel, bundled_models
+from ..models import BundledModel, bundled_models
 
 
 def main(argv: list[str]) -> int:

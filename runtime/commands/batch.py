@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import IgnnError, ImageReadError, UsageError
-from runtime.image_io import ImageFile, read_file
-from runtime.image_write import FORMATS, WriteOptions, format_of, write_file
-from runtime.super_resolver import SuperResolver
-from runtime.video import SUFFIXES as VIDEO_SUFFIXES
+from ..errors import IgnnError, ImageReadError, UsageError
+from ..pictures.read import ImageFile, read_file
+from ..pictures.write import FORMATS, WriteOptions, format_of, write_file
+from ..super_resolver import SuperResolver
+from .video import SUFFIXES as VIDEO_SUFFIXES
 
 READABLE = {*FORMATS, ".jpe", ".jfif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".ico", ".avifs"}
 """Suffixes that are taken from folders; a file that is named is tried whatever its suffix."""

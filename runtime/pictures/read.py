@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as ImageFileType
 
-from runtime.errors import ImageReadError, ImageTooLargeError
-from runtime.picture import Picture, from_pil
+from ..errors import ImageReadError, ImageTooLargeError
+from .picture import Picture, from_pil
 
 logger = logging.getLogger("ignn")
 

@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.atomic import atomic_path
-from runtime.errors import ImageWriteError
+from ..atomic import atomic_path
+from ..errors import ImageWriteError
 
 FILE_NAME = ".ignn-journal.jsonl"
 """The journal, beside the outputs: one line of JSON for each output that is whole."""

@@ -10,8 +10,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.atomic import atomic_path
-from runtime.errors import IgnnError
+from ..atomic import atomic_path
+from ..errors import IgnnError
 
 logger = logging.getLogger("ignn")
 

@@ -1,0 +1,27 @@
+"""Where this code lies: in a clone of the project, whose other folders are at hand then, or installed from a wheel."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent
+IN_CLONE = PACKAGE_FOLDER.name == "runtime"
+"""Whether this package is a clone's folder `runtime`; a wheel installs it as `ignn`."""
+
+
+def find_clone() -> Path | None:
+    """Return the folder of the clone: the one above this package, else the working folder; None if neither is one."""
+    for folder in (PACKAGE_FOLDER.parent, Path.cwd()):
+        if (folder / "runtime" / "clone.py").is_file() and (folder / "export" / "to_onnx.py").is_file():
+            return folder
+    return None
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, true for a wheel, an editable install and a clone not installed."""
+    try:
+        metadata.version("ignn")
+    except metadata.PackageNotFoundError:
+        return f"pip install -e '{PACKAGE_FOLDER.parent}[{extra}]'"
+    return f"pip install 'ignn[{extra}]'"
