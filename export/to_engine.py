@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Size, build_engine
+from runtime.backends.gpus import list_gpus
+from runtime.backends.onnx_file import read_facts
 from runtime.backends.plugin_library import check_plugin
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor, check_flavor
 from runtime.errors import EngineBuildError, IgnnError, ModelNotFoundError, UsageError
-from runtime.backends.gpus import list_gpus
-from runtime.backends.onnx_file import read_facts
 
 DEFAULT_TILE = 256
 

@@ -11,10 +11,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends.onnx_file import read_facts
 from runtime.backends.opening import find_model_file
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor
 from runtime.errors import BackendUnavailableError, IgnnError, UsageError
-from runtime.backends.onnx_file import read_facts
 
 BOUNDS_DB = {"fp32": 70.0, "fp16": 50.0}
 """Least PSNR (peak 255) between two runtimes, by precision. A neighbor that rounding exchanges moves few pixels, but
@@ -146,8 +146,8 @@ def picture() -> Map:
 
 
 def _read(path: Path) -> Map:
-    from runtime.pictures.read import read_still
     from runtime.pictures.picture import network_input
+    from runtime.pictures.read import read_still
 
     return np.ascontiguousarray(network_input(read_still(path)).transpose(2, 0, 1)[None], dtype=np.float32)
 

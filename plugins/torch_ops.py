@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import train.ops  # noqa: F401  (defines the operators)
-from runtime.backends.plugin_library import find_library
 from plugins.kernel_library import AdaPNGatherSizes, KernelLibrary, Layout, Sizes, Type, WindowedKnnSizes
+from runtime.backends.plugin_library import find_library
 
 _TYPES: dict[torch.dtype, Type] = {torch.float32: "float32", torch.float16: "float16"}
 

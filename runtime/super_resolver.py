@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .pictures import picture as pictures
 from .backends import Values, non_finite
 from .backends.opening import find_model_file, open_backend
 from .errors import UsageError
 from .metadata import ModelMetadata
+from .pictures import picture as pictures
 from .tiles.network import TiledNetwork
 from .tiles.plan import Composer, Convert
 

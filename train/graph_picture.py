@@ -40,4 +40,4 @@ class GraphPicture(nn.Conv2d):
 
 def graph_loss(picture: Tensor, hr: Tensor) -> Tensor:
     """Return the L1 distance to the photograph, which at x4 is twice as large as the picture and is averaged down."""
-    return (picture - F.adaptive_avg_pool2d(hr, picture.shape[-2:])).abs().mean()
+    return (picture - F.adaptive_avg_pool2d(hr, (picture.shape[-2], picture.shape[-1]))).abs().mean()

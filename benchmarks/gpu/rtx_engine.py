@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from benchmarks.gpu.report import require_gpu, write
 from runtime.backends import BackendMemoryError
 from runtime.backends.engine_build import BuildRequest, Profile, build_engine
-from runtime.backends.plugin_library import check_plugin
 from runtime.backends.ort import OrtBackend
+from runtime.backends.plugin_library import check_plugin
 from runtime.backends.trt import TrtBackend
 from runtime.errors import IgnnError
 

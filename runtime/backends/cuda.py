@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import BackendMemoryError
 from ..errors import BackendUnavailableError, IgnnError
+from . import BackendMemoryError
 
 logger = logging.getLogger("ignn")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..atomic import atomic_path
-from .tensorrt_library import NAMES, Flavor, parser_environment
 from ..errors import BackendUnavailableError, EngineBuildError
 from .onnx_file import read_facts
 from .plugin_library import PLUGIN_BUILD
+from .tensorrt_library import NAMES, Flavor, parser_environment
 
 logger = logging.getLogger("ignn")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .engine_build import BuildReport, BuildRequest, read_request
-from .plugin_library import PLUGIN_BUILD
-from .engine_layers import engine_convolutions
-from .tensorrt_library import NAMES, import_tensorrt, load_plugin, make_logger
 from ..errors import BackendUnavailableError
+from .engine_build import BuildReport, BuildRequest, read_request
+from .engine_layers import engine_convolutions
+from .plugin_library import PLUGIN_BUILD
+from .tensorrt_library import NAMES, import_tensorrt, load_plugin, make_logger
 
 _FLUSHED = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
 """The pipe to the parent. What libraries print on standard output goes to standard error instead."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import Backend
-from .tensorrt_library import FLAVORS, check_flavor
 from ..errors import BackendUnavailableError, ModelNotFoundError, UsageError
 from ..models import find_model
+from . import Backend
+from .tensorrt_library import FLAVORS, check_flavor
 
 if TYPE_CHECKING:
     from .ort import Provider

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from . import BackendMemoryError
 from ..errors import BackendUnavailableError, IgnnError, ModelLoadError, ProviderFallbackError, UsageError
-from .memory import free_device_memory, free_host_memory, return_freed_memory
 from ..metadata import ModelMetadata, read_metadata
+from . import BackendMemoryError
+from .memory import free_device_memory, free_host_memory, return_freed_memory
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

@@ -6,8 +6,8 @@ import ctypes
 import logging
 from pathlib import Path
 
-from .plugin_library import PLUGIN_BUILD, check_plugin
 from ..errors import BackendUnavailableError, IgnnError
+from .plugin_library import PLUGIN_BUILD, check_plugin
 
 logger = logging.getLogger("ignn")
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import BackendUnavailableError, EngineError
+from ..metadata import ModelMetadata, read_metadata
 from . import BackendMemoryError, Values, non_finite
 from .cuda import Device, Lane
 from .engine_build import BuildRequest, Profile, Size, build_engine
-from .plugin_library import PLUGIN_BUILD, check_plugin
-from .pixels import find_pixel_kernels
-from .tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
 from .engine_cache import EngineCache, EngineKey
-from ..errors import BackendUnavailableError, EngineError
-from ..metadata import ModelMetadata, read_metadata
 from .onnx_file import read_facts
+from .pixels import find_pixel_kernels
+from .plugin_library import PLUGIN_BUILD, check_plugin
+from .tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
 
 logger = logging.getLogger("ignn")
 

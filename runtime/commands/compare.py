@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InvalidImageError, UsageError
+from ..pictures.picture import LUMA, Picture, eight_bits, flattened, from_pil
 from ..pictures.read import ImageFile, read_file, read_still
 from ..pictures.write import write_file
-from ..pictures.picture import LUMA, Picture, eight_bits, flattened, from_pil
 
 CROP, ZOOM, MARGIN, LINE = 96, 3, 8, 18
 """Side of a crop in pixels, its enlargement, space around it, height of a line of text."""

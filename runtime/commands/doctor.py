@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..backends.gpus import list_gpus
 from ..backends.plugin_library import check_plugin
 from ..backends.tensorrt_library import FLAVORS, INSTALL, NAMES, Flavor, import_tensorrt, provider_libraries
 from ..clone import PACKAGE_FOLDER
 from ..errors import IgnnError
-from ..backends.gpus import list_gpus
 from ..models import bundled_models
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_path
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
-from ..pictures.write import WriteOptions, format_of, write_png_rows
 from ..pictures.picture import maximum_of
+from ..pictures.write import WriteOptions, format_of, write_png_rows
 from ..super_resolver import SuperResolver
 from ..tiles.plan import Composer, TilePlan
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from .compare import bicubic, entry
 from ..errors import BackendUnavailableError, IgnnError, ModelNotFoundError, UsageError
+from ..models import bundled_models
 from ..pictures.read import read_file
 from ..pictures.write import write_file
-from ..models import bundled_models
 from ..super_resolver import SuperResolver
+from .compare import bicubic, entry
 
 MAX_MEGAPIXELS, MAX_UPLOAD_MB, MAX_QUEUE = 4.0, 25, 8
 """Largest picture, largest file, most visitors who wait."""

@@ -14,9 +14,9 @@ from ..atomic import remove_leftovers
 from ..errors import UsageError
 from ..pictures.read import read_file
 from ..pictures.write import FORMATS, WriteOptions
+from ..super_resolver import SuperResolver
 from . import batch, video
 from .journal import Journal, Work
-from ..super_resolver import SuperResolver
 
 
 def parser() -> argparse.ArgumentParser:

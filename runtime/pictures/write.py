@@ -16,8 +16,8 @@ from PIL import Image, ImageColor
 
 from ..atomic import atomic_path
 from ..errors import ImageWriteError, UsageError
-from .read import HEIGHT_TAG, WIDTH_TAG, ImageFile
 from .picture import Picture, eight_bits, flattened, to_pil
+from .read import HEIGHT_TAG, WIDTH_TAG, ImageFile
 
 logger = logging.getLogger("ignn")
 

@@ -54,8 +54,8 @@ def test_golden_without_a_gpu(shared: Path, golden: Callable[[Path, str], Golden
 @pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
 def test_golden(shared: Path, golden: Callable[[Path, str], Golden], tmp_path: Path, flavor: str, name: str) -> None:
     from export.verify import compare
-    from runtime.backends.trt import TrtBackend
     from runtime.backends.engine_cache import EngineCache
+    from runtime.backends.trt import TrtBackend
 
     model, lr, sr = golden(shared, name)
     try:

@@ -19,8 +19,8 @@ from runtime.pictures.picture import quantize
 def test_every_run_gives_the_same(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flavor: str
 ) -> None:
-    from runtime.backends.trt import TrtBackend
     from runtime.backends.engine_cache import EngineCache
+    from runtime.backends.trt import TrtBackend
 
     monkeypatch.setenv("IGNN_PLUGIN", str(build.library("ignn_plugin")))
     model = find_model(None)

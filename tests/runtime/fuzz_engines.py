@@ -20,10 +20,10 @@ from fake_cuda import Machine, make_engine
 from numpy.typing import NDArray
 
 from runtime import SuperResolver
-from runtime.backends import BackendMemoryError, device_memory, pixels, trt
+from runtime.backends import BackendMemoryError, cuda, pixels, trt
 from runtime.backends.engine_build import BuildRequest
-from runtime.backends.trt import TrtBackend
 from runtime.backends.engine_cache import MAGIC
+from runtime.backends.trt import TrtBackend
 
 Mutate = Callable[[bytes, random.Random], bytes]
 
@@ -74,7 +74,7 @@ def _install(rng: random.Random, folder: Path) -> Machine:
         output.write_bytes(make_engine(machine.gpu, (profile.minimum, profile.optimum, profile.maximum)))
 
     trt.build_engine = build
-    device_memory.load_driver = machine.driver
+    cuda.load_driver = machine.driver
     pixels.PixelKernels = machine.pixel_kernels()
     machine.capture_fails = rng.random() < 0.2
     return machine

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from runtime import SuperResolver, cli, errors
-from runtime.commands import batch
 from runtime.atomic import PART_SUFFIX
-from runtime.pictures.write import WriteOptions
+from runtime.commands import batch
 from runtime.commands.journal import FILE_NAME
+from runtime.pictures.write import WriteOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

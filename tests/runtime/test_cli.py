@@ -163,15 +163,19 @@ def test_help_lists_the_commands(ignn):
 
 
 def test_a_command_whose_extra_is_absent(ignn, monkeypatch):
-    """A foreign command is found by its entry point; the metadata of installed packages is the edge that is faked."""
-    from importlib import metadata
-
-    point = metadata.EntryPoint("learn", "module_that_is_absent:main", cli.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == cli.ENTRY_POINT_GROUP else [])
+    monkeypatch.setitem(cli.CLONE_COMMANDS, "learn", ("module_that_is_absent", "main", "learn"))
     code, _, error = ignn("learn")
     assert code == 1
     assert "module_that_is_absent" in error
-    assert "pip install ignn[" in error
+    assert "pip install 'ignn[train]'" in error
+
+
+def test_a_clones_command_outside_one(ignn, monkeypatch):
+    monkeypatch.setattr(cli, "find_clone", lambda: None)
+    code, _, error = ignn("train")
+    assert code == 1
+    assert "works in a clone" in error
+    assert "run `ignn train` there" in error
 
 
 def test_models_lists_what_is_bundled(ignn):

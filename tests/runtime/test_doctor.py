@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.commands import doctor
-from runtime.cli import main
-from runtime.errors import ModelChecksumError
 from runtime.backends.gpus import Gpu, list_gpus
+from runtime.cli import main
+from runtime.commands import doctor
+from runtime.errors import ModelChecksumError
 
 
 def test_it_ends_well_and_names_everything(capsys: pytest.CaptureFixture[str]) -> None:

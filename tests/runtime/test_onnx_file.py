@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import ModelLoadError
 from runtime.backends.onnx_file import read_facts
+from runtime.errors import ModelLoadError
 
 
 def test_it_reads_what_the_package_reads(x2_model: Path) -> None:

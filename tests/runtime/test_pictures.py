@@ -11,9 +11,9 @@ from PIL import Image, ImageCms, ImageSequence
 from press_profile import cmyk_profile
 
 from runtime import SuperResolver, cli, errors
+from runtime.pictures.picture import Picture, from_pil, network_input
 from runtime.pictures.read import ImageFile, read_file, read_still
 from runtime.pictures.write import WriteOptions, write_file
-from runtime.pictures.picture import Picture, from_pil, network_input
 
 png = pytest.importorskip("png", reason="needs pypng, of the test extra")
 tifffile = pytest.importorskip("tifffile")

@@ -13,8 +13,8 @@ from PIL import Image
 from press_profile import cmyk_profile
 
 from runtime import SuperResolver, cli, errors
-from runtime.pictures.read import read_still
 from runtime.commands.stream import upscale_stream
+from runtime.pictures.read import read_still
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pyvips", reason="needs the extra: pip install ignn[stream]")

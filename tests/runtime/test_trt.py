@@ -12,10 +12,10 @@ from conftest import ModelFactory
 from fake_cuda import Machine, make_engine
 
 from runtime import SuperResolver
-from runtime.backends import device_memory, pixels, trt
+from runtime.backends import cuda, pixels, trt
 from runtime.backends.engine_build import BuildRequest, Profile
-from runtime.backends.trt import TrtBackend
 from runtime.backends.engine_cache import EngineCache, EngineKey
+from runtime.backends.trt import TrtBackend
 from runtime.errors import BackendUnavailableError, DeviceMemoryError, EngineError, NonFiniteOutputError, UsageError
 
 ADVICE = "cmake -S plugins -B build && cmake --build build --parallel"
@@ -28,7 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake.pycuda())
     monkeypatch.setitem(sys.modules, "tensorrt", fake.tensorrt())
     monkeypatch.setenv("IGNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(device_memory, "load_driver", fake.driver)
+    monkeypatch.setattr(cuda, "load_driver", fake.driver)
     monkeypatch.setattr(pixels, "PixelKernels", fake.pixel_kernels())
     library = tmp_path / "good.so"
     library.write_bytes(b"one version")
@@ -194,7 +194,7 @@ def test_without_the_drivers_library(machine: Machine, built, x2_model: Path, mo
     def absent() -> None:
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(device_memory, "load_driver", absent)
+    monkeypatch.setattr(cuda, "load_driver", absent)
     with caplog.at_level(logging.WARNING, "ignn"):
         resolver = SuperResolver(x2_model, backend="tensorrt")
         for image in noise(5):
