@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,8 @@ class Optimizer:
 
     Muon (Jordan et al. 2024) replaces a weight matrix's gradient by the nearest orthogonal matrix, so that all its
     directions are learned at one speed. Biases and what ends in or begins at fewer channels (the first and the last
-    convolution, the edge networks' single weight) stay with Adam. So do the fusions: their first convolution reads
-    the backbone beside a graph that is small at first, and one orthogonal matrix of both leaves it small.
+    convolution, the edge networks' single weight) stay with Adam. A convolution that reads the graph beside the
+    backbone is two matrices: the graph's gradient is small at first, and one orthogonal matrix of both would keep it so.
 
     Args:
         net: a network in channels-last memory format.
@@ -32,29 +32,33 @@ class Optimizer:
     def __init__(self, net: IGNN, config: FitConfig, others: Iterable[nn.Parameter] = ()) -> None:
         own = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.parameters = [*own.values(), *others]
-        self._hidden = [p for name, p in own.items() if config.muon and _is_hidden(name, p, net.config.channels)]
-        hidden = set(self._hidden)
-        rest = [p for p in self.parameters if p not in hidden]
-        # Muon takes matrices only: these share their numbers with the convolutions' weights.
-        self._matrices = [nn.Parameter(_as_matrix(p.detach())) for p in self._hidden]
-        adam = torch.optim.Adam(rest, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        self._matrices = list(_matrices(own, net.config.channels)) if config.muon else []
+        hidden = {matrix.weight for matrix in self._matrices}
+        adam = torch.optim.Adam(
+            [p for p in self.parameters if p not in hidden], lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8
+        )
         self._optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"adam": (adam, config.learning_rate)}
         if config.muon:
             if not hasattr(torch.optim, "Muon"):
                 raise ValueError(
                     f"Muon needs PyTorch 2.9; this is {torch.__version__}. Run: pip install 'torch>=2.9,<2.14'"
                 )
-            muon = torch.optim.Muon(self._matrices, lr=config.muon, weight_decay=0.0)
+            muon = torch.optim.Muon([matrix.values for matrix in self._matrices], lr=config.muon, weight_decay=0.0)
             self._optimizers["muon"] = (muon, config.muon)
 
+    @torch.no_grad()
     def step(self, share: float) -> None:
         """Change the parameters by their gradients, which are forgotten, at a share of the peak learning rates."""
-        for matrix, parameter in zip(self._matrices, self._hidden, strict=True):
-            matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+        for values, weight, start, stop in self._matrices:
+            values.copy_(_as_matrix(weight[:, start:stop]))
+            values.grad = None if weight.grad is None else _as_matrix(weight.grad[:, start:stop])
         for optimizer, peak in self._optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
             optimizer.step()
+        for values, weight, start, stop in self._matrices:
+            part = weight[:, start:stop].permute(0, 2, 3, 1)
+            part.copy_(values.view_as(part))
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -68,10 +72,26 @@ class Optimizer:
             optimizer.load_state_dict(state[name])
 
 
-def _is_hidden(name: str, parameter: Tensor, channels: int) -> bool:
-    return not name.startswith("fuse_") and parameter.ndim == 4 and min(parameter.shape[:2]) >= channels
+class _Matrix(NamedTuple):
+    """What Muon sees of a convolution's weight (O, I, h, w): its input channels [start, stop) as (O, h * w * I)."""
+
+    values: nn.Parameter
+    weight: nn.Parameter
+    start: int
+    stop: int
+
+
+def _matrices(parameters: dict[str, nn.Parameter], channels: int) -> Iterator[_Matrix]:
+    for name, weight in parameters.items():
+        if weight.ndim != 4 or min(weight.shape[:2]) < channels:
+            continue
+        inputs = weight.shape[1]
+        part = channels if name.startswith("fuse_") else inputs
+        for start in range(0, inputs, part):
+            values = nn.Parameter(_as_matrix(weight.detach()[:, start : start + part]).clone())
+            yield _Matrix(values, weight, start, start + part)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """View a channels-last (O, I, h, w) weight as (O, h * w * I)."""
+    """Return a weight (O, I, h, w) as (O, h * w * I)."""
     return weight.permute(0, 2, 3, 1).flatten(1)
