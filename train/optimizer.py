@@ -18,7 +18,7 @@ class Optimizer:
     Muon (Jordan et al. 2024) replaces a weight matrix's gradient by the nearest orthogonal matrix, so that all its
     directions are learned at one speed. Biases and what ends in or begins at fewer channels (the first and the last
     convolution, the edge networks' single weight) stay with Adam. A convolution that reads the graph beside the
-    backbone is two matrices: the graph's gradient is small at first, and one orthogonal matrix of both would keep it so.
+    backbone is two matrices: the graph's gradient is small at first, and one orthogonal matrix of both keeps it so.
 
     Args:
         net: a network in channels-last memory format.
