@@ -28,6 +28,7 @@ CLONE_COMMANDS = {
     "build": ("export.to_engine", "main", "make a TensorRT engine of an ONNX file"),
     "verify": ("export.verify", "main", "compare every runtime with PyTorch on one picture"),
     "train": ("train.fit", "main", "train a network, or go on with a run"),
+    "photographs": ("train.photographs", "main", "check a folder against the list of public training photographs"),
     "evaluate": ("train.evaluate", "main", "measure PSNR and SSIM by the paper's protocol"),
     "ablation": ("train.ablation", "main", "train and measure rows of the paper's tables"),
     "graphagg-star": ("train.figures", "graphagg_star_main", "enlarge without learning, by the picture's own patches"),

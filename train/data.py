@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from train.photographs import refuse_evaluation_images
 from train.resize import downsample_uint8
 from train.whole_file import whole_file
 
@@ -149,6 +150,7 @@ def open_patches(
 
     Raises:
         FileNotFoundError: if no usable photograph is there.
+        UsageError: if images of an evaluation set are among them.
     """
     paths = list_images(folder)
     stamp = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -156,6 +158,7 @@ def open_patches(
     cache = Path(cache)
     index_file, pixel_file = cache / f"x{scale}-{key}.json", cache / f"x{scale}-{key}.bin"
     if not index_file.exists():
+        refuse_evaluation_images(paths)
         cache.mkdir(parents=True, exist_ok=True)
         _decode(paths, scale, patch, index_file, pixel_file)
     index = json.loads(index_file.read_text())
