@@ -22,7 +22,7 @@ def register(library: Path | None = None) -> None:
     """Register the kernels of `library` (default: `find_library("ignn_kernels")`) for CUDA tensors.
 
     Raises:
-        FileNotFoundError: if the library is not built.
+        BackendUnavailableError: if the library is not built.
     """
     kernels = KernelLibrary(library or find_library("ignn_kernels"))
 

@@ -1,7 +1,7 @@
 // Index arithmetic of the two graph operators, shared by the kernels, the plugin's shape checks and host tests.
 //
 // Patches are 3 pixels wide at stride 2 in the low-resolution maps, and 3 * scale wide at stride 2 * scale in the
-// maps that are `scale` times finer. A map is padded with zeros, after its last pixel only, so that patches fit.
+// maps that are `scale` times finer. A map of n pixels, n even, is padded with one row of zeros after its last pixel.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -26,9 +26,6 @@ IGNN_HOST_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; 
 // Patches along a map of n >= 2 pixels.
 IGNN_HOST_DEVICE constexpr int patch_count(int n) { return n / kStride; }
 
-// Zero pixels after a map of n >= 2 pixels: 1 for even n, 0 for odd n.
-IGNN_HOST_DEVICE constexpr int padding_after(int n) { return (n - 1) & 1; }
-
 // Keys along one axis that a query may be compared with, in a key grid of n x other patches.
 IGNN_HOST_DEVICE constexpr int window_side(int window, int n, int other) {
     return window >= n && window >= other ? n : min_of(window, min_of(n, other));
@@ -45,10 +42,9 @@ IGNN_HOST_DEVICE constexpr int first_cover(int y, int m) {
     return y % kStride == 0 ? min_of(max_of(y / kStride - 1, 0), m - 1) : last_cover(y, m);
 }
 
-// Pixel of the query-sized map that key patch u puts under output pixel y (scale times finer) of query patch i.
-IGNN_HOST_DEVICE constexpr int mapped_pixel(int y, int i, int u, int scale) {
-    return kStride * scale * u + (y - kStride * scale * i);
-}
+// Where the neighbor's patch is read for query patch i whose neighbor is key patch u: output pixel y (of the map that
+// is scale times finer) takes pixel y + mapped_shift of the features.
+IGNN_HOST_DEVICE constexpr int mapped_shift(int i, int u, int scale) { return kStride * scale * (u - i); }
 
 // Size to which the query-sized map is cropped before its key patches are named; pixels from here on read as zero.
 IGNN_HOST_DEVICE constexpr int cropped_size(int n, int scale) { return n / scale * scale; }

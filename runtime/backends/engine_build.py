@@ -19,7 +19,7 @@ from pathlib import Path
 from ..atomic import atomic_path
 from ..errors import BackendUnavailableError, EngineBuildError
 from .onnx_file import read_facts
-from .plugin_library import PLUGIN_BUILD
+from .plugin_library import build_command
 from .tensorrt_library import NAMES, Flavor, parser_environment
 
 logger = logging.getLogger("ignn")
@@ -159,7 +159,7 @@ def failure(request: BuildRequest, said: list[str], *, source: str, status: int)
     if request.plugin is None:
         advice = (
             f"Without the plugin {name} builds the graph operators from their bodies, and could not. Build the plugin "
-            f"({PLUGIN_BUILD}) and leave out --no-plugin."
+            f"({build_command()}) and leave out --no-plugin."
         )
     elif any("compute capab" in line.lower() for line in said):
         advice = f"Give another --compute-capability; {name} supports those that its message names."

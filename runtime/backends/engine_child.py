@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import BackendUnavailableError
 from .engine_build import BuildReport, BuildRequest, read_request
 from .engine_layers import engine_convolutions
-from .plugin_library import PLUGIN_BUILD
+from .plugin_library import build_command
 from .tensorrt_library import NAMES, import_tensorrt, load_plugin, make_logger
 
 _FLUSHED = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -35,7 +35,7 @@ def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
     if request.plugin is not None and not load_plugin(trt, logger, request.plugin):
         raise RefusalError(
             f"{NAMES[request.flavor]} {trt.__version__} cannot load the plugin library {request.plugin}: it is damaged "
-            f"or was built for another version. Build it again: {PLUGIN_BUILD}"
+            f"or was built for another version. Build it again: {build_command()}"
         )
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)  # must outlive the network
@@ -74,7 +74,8 @@ def _describe(trt: ModuleType, network: Any, request: BuildRequest, task: dict[s
     if request.plugin is not None and plugins != calls:
         raise RefusalError(
             f"The ONNX file calls the graph operators {calls} times, but {NAMES[request.flavor]} {trt.__version__} "
-            f"took the plugin for {plugins} of them. Is {request.plugin} our plugin library? Build it: {PLUGIN_BUILD}"
+            f"took the plugin for {plugins} of them. Is {request.plugin} our plugin library? Build it with: "
+            f"{build_command()}"
         )
     convolutions = Counter(
         layer.get_output(0).dtype.name for layer in layers if layer.type == trt.LayerType.CONVOLUTION

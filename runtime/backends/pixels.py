@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from ..errors import BackendUnavailableError, IgnnError
-from .plugin_library import PLUGIN_BUILD, check_plugin
+from .plugin_library import build_command, check_plugin
 
 logger = logging.getLogger("ignn")
 
@@ -53,7 +53,7 @@ class PixelKernels:
         if error != 0:
             raise IgnnError(
                 f"A kernel of the plugin library could not be launched: CUDA error {error}. If the library was built "
-                f"for other GPUs, build it again: {PLUGIN_BUILD}"
+                f"for other GPUs, build it again: {build_command()}"
             )
 
 
@@ -64,6 +64,6 @@ def find_pixel_kernels(unit: float) -> PixelKernels | None:
     except BackendUnavailableError as error:
         reason = str(error)
     except (OSError, AttributeError) as error:
-        reason = f"The plugin library cannot be used ({error}). Build it again: {PLUGIN_BUILD}"
+        reason = f"The plugin library cannot be used ({error}). Build it again: {build_command()}"
     logger.warning("8-bit pictures go to the GPU as floats, four times the bytes. %s", reason)
     return None

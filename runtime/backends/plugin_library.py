@@ -1,15 +1,24 @@
-"""Where the libraries of plugins/CMakeLists.txt are looked for."""
+"""Find the libraries that plugins/CMakeLists.txt builds, or say how to build them."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from ..clone import find_clone
 from ..errors import BackendUnavailableError
 
-PLUGIN_BUILD = "cmake -S plugins -B build && cmake --build build --parallel"
-"""The command, in a clone, that builds the libraries."""
+
+def build_command() -> str:
+    """Return the command that builds the libraries, as it is to be typed in the working folder."""
+    clone = find_clone()
+    if clone is None:  # an installed package, away from a clone
+        return "cmake -S plugins -B build && cmake --build build --parallel (in a clone of the project)"
+    if clone == Path.cwd():
+        return "cmake -S plugins -B build && cmake --build build --parallel"
+    source, build = shlex.quote(str(clone / "plugins")), shlex.quote(str(clone / "build"))
+    return f"cmake -S {source} -B {build} && cmake --build {build} --parallel"
 
 
 def find_library(name: str = "ignn_plugin", *, folder: Path | None = None) -> Path:
@@ -27,15 +36,15 @@ def find_library(name: str = "ignn_plugin", *, folder: Path | None = None) -> Pa
     clone = find_clone()
     if folder is None and clone is None:
         raise BackendUnavailableError(
-            f"lib{name}.so is built in a clone of the project, and this is an installed package. Build it there with: "
-            f"{PLUGIN_BUILD}. Then say where it is: --plugin LIB, or IGNN_PLUGIN=LIB."
+            f"An installed package has no lib{name}.so. Build it with: {build_command()}. Then say where it is: "
+            "--plugin LIB, or IGNN_PLUGIN=LIB."
         )
     file = (folder or Path(clone or ".") / "build") / f"lib{name}.so"
     if not file.is_file():
         needs = "the CUDA toolkit" + ("" if name == "ignn_kernels" else " and TensorRT's public headers")
         raise BackendUnavailableError(
-            f"The plugin library is not built: {file} does not exist. It needs {needs}; build it in {clone or folder} "
-            f"with: {PLUGIN_BUILD}. Or say where it is: --plugin LIB, or IGNN_PLUGIN=LIB."
+            f"The plugin library is not built: {file} does not exist. It needs {needs}; build it with: "
+            f"{build_command()}. Or say where it is: --plugin LIB, or IGNN_PLUGIN=LIB."
         )
     return file
 
@@ -54,4 +63,4 @@ def check_plugin(plugin: Path | None) -> Path:
         return find_library("ignn_plugin")
     if named.is_file():
         return named.resolve()
-    raise BackendUnavailableError(f"There is no plugin library {named}. Build it in a clone with: {PLUGIN_BUILD}")
+    raise BackendUnavailableError(f"There is no plugin library {named}. Build it with: {build_command()}")

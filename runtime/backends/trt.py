@@ -22,7 +22,7 @@ from .engine_build import BuildRequest, Profile, Size, build_engine
 from .engine_cache import EngineCache, EngineKey
 from .onnx_file import read_facts
 from .pixels import find_pixel_kernels
-from .plugin_library import PLUGIN_BUILD, check_plugin
+from .plugin_library import build_command, check_plugin
 from .tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
 
 logger = logging.getLogger("ignn")
@@ -87,7 +87,7 @@ class TrtBackend:
         if self._plugin is not None and not load_plugin(self._trt, self._logger, self._plugin):
             raise BackendUnavailableError(
                 self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
-                + f" Build it again: {PLUGIN_BUILD}"
+                + f" Build it again: {build_command()}"
             )
         self._pixels = find_pixel_kernels(self.metadata.unit)
         self.description = f"{NAMES[flavor]} {self._trt.__version__} ({self._device.name})"

@@ -173,7 +173,7 @@ def test_a_library_that_is_no_plugin(tmp_path: Path, capsys: pytest.CaptureFixtu
     model = write(tmp_path, graph_network())
     message = fails([model, "--plugin", model, *RTX, *SIZES], tmp_path, capsys)
     assert f"cannot load the plugin library {model}: it is damaged or was built for another version" in message
-    assert engine_build.PLUGIN_BUILD in message
+    assert engine_build.build_command() in message
 
 
 @pytest.mark.usefixtures("tensorrt_rtx")
@@ -181,7 +181,7 @@ def test_without_the_plugin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     """The bodies of this network are nonsense on purpose: TensorRT refuses them."""
     message = fails([write(tmp_path, graph_network()), "--no-plugin", *RTX, *SIZES], tmp_path, capsys)
     assert "Without the plugin TensorRT-RTX builds the graph operators from their bodies, and could not" in message
-    assert engine_build.PLUGIN_BUILD in message
+    assert engine_build.build_command() in message
 
 
 @pytest.mark.usefixtures("tensorrt_rtx")
@@ -211,7 +211,7 @@ def test_the_plugin_is_not_there(
     missing = tmp_path / "none.so"
     message = fails([model, "--plugin", str(missing), *RTX], tmp_path, capsys)
     assert f"There is no plugin library {missing}" in message
-    assert engine_build.PLUGIN_BUILD in message
+    assert engine_build.build_command() in message
     monkeypatch.setenv("IGNN_PLUGIN", str(missing))
     assert str(missing) in fails([model, *RTX], tmp_path, capsys)
 

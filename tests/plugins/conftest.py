@@ -76,6 +76,18 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 @pytest.fixture(scope="session")
+def plugin_runner(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of plugin_runner.cpp."""
+    program = tmp_path_factory.mktemp("plugin_runner") / "plugin_runner"
+    source = Path(__file__).parent / "plugin_runner.cpp"
+    include = ["-isystem", build.tensorrt_headers]
+    command = [tool("nvcc"), "-std=c++17", "--Werror=all-warnings", *include, source, "-ldl", "-o", program]
+    completed = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    return program
+
+
+@pytest.fixture(scope="session")
 def trt(host_library: Callable[..., Path]) -> ModuleType:
     """The Python module of TensorRT-RTX.
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from toolchain import REPOSITORY, Build, tool
 
-from runtime.backends.plugin_library import find_library
+from runtime.backends import plugin_library
+from runtime.backends.plugin_library import build_command, find_library
+from runtime.errors import BackendUnavailableError
 
 EXPORTS = {
     f"ignn_{operator}{function}"
@@ -57,7 +59,7 @@ def test_without_headers_only_the_kernels_are_built(tmp_path: Path) -> None:
     ]
     configured = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert configured.returncode == 0, configured.stderr
-    assert configured.stdout.count("TensorRT headers not found, building the kernels only") == 1
+    assert configured.stdout.count("TensorRT headers not found: building the kernels only") == 1
     targets = subprocess.run(
         ["cmake", "--build", tmp_path, "--target", "help"], capture_output=True, text=True, check=True
     )
@@ -78,27 +80,39 @@ def test_the_code_is_formatted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "needs"), [("ignn_plugin", "TensorRT's public headers"), ("ignn_kernels", "toolkit;")]
+    ("name", "needs"),
+    [("ignn_plugin", "the CUDA toolkit and TensorRT's public headers"), ("ignn_kernels", "the CUDA toolkit")],
 )
 def test_a_missing_library_says_how_to_build_it(tmp_path: Path, name: str, needs: str) -> None:
-    with pytest.raises(FileNotFoundError) as raised:
+    with pytest.raises(BackendUnavailableError) as raised:
         find_library(name, folder=tmp_path)
     message = str(raised.value)
     assert str(tmp_path / f"lib{name}.so") in message
     assert "cmake -S plugins -B build" in message
-    assert needs in message.replace("toolkit and", "toolkit; and").replace("toolkit;  and", "toolkit; and")
+    assert f" It needs {needs}; build it with: " in message
+
+
+def test_the_build_command_is_right_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert build_command() == "cmake -S plugins -B build && cmake --build build --parallel"
+    monkeypatch.chdir(tmp_path)
+    build = REPOSITORY / "build"
+    assert build_command() == f"cmake -S {REPOSITORY}/plugins -B {build} && cmake --build {build} --parallel"
+    monkeypatch.setattr(plugin_library, "find_clone", lambda: None)
+    assert "(in a clone of the project)" in build_command()
+    with pytest.raises(BackendUnavailableError, match=r"An installed package has no libignn_plugin\.so"):
+        find_library()
 
 
 def test_a_built_library_is_found(build: Build) -> None:
     assert find_library("ignn_kernels", folder=build.folder) == build.folder / "libignn_kernels.so"
 
 
-def test_the_runner_says_what_is_missing(build: Build) -> None:
+def test_the_runner_says_what_is_missing(build: Build, plugin_runner: Path) -> None:
     plugin = build.library("ignn_plugin")
-    runner = build.folder / "ignn_plugin_runner"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([runner, *arguments], capture_output=True, text=True, check=False)
+        return subprocess.run([plugin_runner, *arguments], capture_output=True, text=True, check=False)
 
     assert "usage" in run().stderr
     files = ["q", "k", "i", "e"]

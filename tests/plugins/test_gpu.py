@@ -148,9 +148,11 @@ def write_inputs(folder: Path, shape: tuple[int, ...], scale: int, type_: str, l
     return {"query": query, "key": key, "neighbor": index}
 
 
-def runner_commands(build: Build, shape: tuple[int, ...], scale: int, type_: str, layout: str) -> list[list[str]]:
+def runner_commands(
+    build: Build, plugin_runner: Path, shape: tuple[int, ...], scale: int, type_: str, layout: str
+) -> list[list[str]]:
     common = [*map(str, shape), type_, layout]
-    program, library = str(build.folder / "ignn_plugin_runner"), str(build.library("ignn_plugin"))
+    program, library = str(plugin_runner), str(build.library("ignn_plugin"))
     return [
         [program, library, "WindowedKnn", *common, "5", "5", str(scale), "query", "key", "index", "edge"],
         [program, library, "AdaPNGather", *common, str(scale), str(EPS), "query", "neighbor", "output"],
@@ -159,11 +161,11 @@ def runner_commands(build: Build, shape: tuple[int, ...], scale: int, type_: str
 
 @pytest.mark.parametrize(("shape", "scale", "type_", "layout"), CASES)
 def test_the_plugins_enqueue(
-    build: Build, tmp_path: Path, shape: tuple[int, ...], scale: int, type_: str, layout: str
+    build: Build, plugin_runner: Path, tmp_path: Path, shape: tuple[int, ...], scale: int, type_: str, layout: str
 ) -> None:
     N, E, H, W = shape
     inputs = write_inputs(tmp_path, shape, scale, type_, layout)
-    for command in runner_commands(build, shape, scale, type_, layout):
+    for command in runner_commands(build, plugin_runner, shape, scale, type_, layout):
         completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert completed.returncode == 0, completed.stderr
 
@@ -184,10 +186,17 @@ def test_the_plugins_enqueue(
 @pytest.mark.parametrize("check", ["memcheck", "racecheck"])
 @pytest.mark.parametrize(("shape", "scale", "type_", "layout"), CASES)
 def test_compute_sanitizer(
-    build: Build, tmp_path: Path, check: str, shape: tuple[int, ...], scale: int, type_: str, layout: str
+    build: Build,
+    plugin_runner: Path,
+    tmp_path: Path,
+    check: str,
+    shape: tuple[int, ...],
+    scale: int,
+    type_: str,
+    layout: str,
 ) -> None:
     sanitizer = [tool("compute-sanitizer"), "--tool", check, "--error-exitcode", "9"]
     write_inputs(tmp_path, shape, scale, type_, layout)
-    for command in runner_commands(build, shape, scale, type_, layout):
+    for command in runner_commands(build, plugin_runner, shape, scale, type_, layout):
         completed = subprocess.run([*sanitizer, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert completed.returncode == 0, completed.stdout + completed.stderr

@@ -30,6 +30,15 @@ class Build(NamedTuple):
     folder: Path
     log: str
 
+    @property
+    def tensorrt_headers(self) -> Path:
+        """The folder of NvInferRuntime.h that CMake found."""
+        cache = (self.folder / "CMakeCache.txt").read_text()
+        found = next(line.split("=", 1)[1] for line in cache.splitlines() if line.startswith("tensorrt_headers:"))
+        if found.endswith("NOTFOUND"):
+            pytest.skip("TensorRT's public headers are not installed")
+        return Path(found)
+
     def library(self, name: str) -> Path:
         path = self.folder / f"lib{name}.so"
         if not path.is_file():

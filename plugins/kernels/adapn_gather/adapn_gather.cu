@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kCells = 4;                 // along each side of the tile
-constexpr int kTileQueries = kCells + 1;  // the cell's own patch and the one before
+constexpr int kTileQueries = kCells + 1;  // along each side: a patch begins in each cell, and one before the first
 
 struct Problem {
     IgnnAdaPNGather sizes;
@@ -23,12 +23,13 @@ struct Problem {
     float2* key_statistics;  // (N, n1, n2, C): mean, 1 / std
 };
 
-// How a map lies in memory, and how threads share out its pixels and channels.
+// A map's layout in memory, and which pixel and channels of it each thread takes.
 template <typename T>
 struct ChannelsLast {
     using Type = T;
-    static constexpr int kSize = Vector<T>::kSize;  // channels a thread takes
-    static constexpr int kChannels = 64;            // channels a block takes
+    static constexpr int kSize = Vector<T>::kSize;                      // channels a thread takes
+    static constexpr int kChannels = 64;                                // channels a block takes
+    static constexpr int kBlocks = sizeof(T) == sizeof(float) ? 4 : 2;  // per multiprocessor; more would spill
     static __device__ size_t offset(int channel, int y, int x, int channels, int, int width) {
         return (static_cast<size_t>(y) * width + x) * channels + channel;
     }
@@ -46,6 +47,7 @@ struct Linear {
     using Type = T;
     static constexpr int kSize = 1;
     static constexpr int kChannels = 16;
+    static constexpr int kBlocks = 4;
     static __device__ size_t offset(int channel, int y, int x, int, int height, int width) {
         return (static_cast<size_t>(channel) * height + y) * width + x;
     }
@@ -58,8 +60,8 @@ struct Linear {
     static __device__ void store(T* target, const float (&values)[kSize]) { *target = from_float<T>(values[0]); }
 };
 
-// Mean and unbiased variance of kCount numbers, seen one by one. Sums are taken around one of the numbers, which is
-// within sqrt(kCount - 1) standard deviations of their mean (Samuelson), so that little can cancel.
+// Mean and unbiased variance of kCount numbers, added one by one. Sums are taken around one of the numbers: it lies
+// within sqrt(kCount - 1) standard deviations of the mean (Samuelson), so little cancels.
 template <int kSize>
 struct Moments {
     float around[kSize], sum[kSize], squares[kSize];
@@ -109,7 +111,7 @@ __device__ void load_pixel(const Problem& problem, const typename Layout::Type* 
     }
 }
 
-// Statistics of the kSide x kSide pixels at (y0, x0).
+// Return the moments of the kSide x kSide pixels at (y0, x0).
 template <typename Layout, int kSide>
 __device__ Moments<Layout::kSize> patch_moments(const Problem& problem, const typename Layout::Type* map, int channel,
                                                 int y0, int x0, int height_end, int width_end) {
@@ -163,12 +165,12 @@ template <typename Layout>
 struct Shared {
     // Gain and shift of each query and channel. The two spare numbers put queries into different banks.
     float2 affine[kTileQueries * kTileQueries][Layout::kChannels + 2];
-    int key_y[kTileQueries * kTileQueries];  // first pixel of the neighbor's patch
-    int key_x[kTileQueries * kTileQueries];
+    int shift_y[kTileQueries * kTileQueries];  // from an output pixel of the query to the pixel of its neighbor
+    int shift_x[kTileQueries * kTileQueries];
 };
 
 template <typename Layout, int kScale>
-__global__ void __launch_bounds__(kThreads, 2) adapn_gather(const Problem problem) {
+__global__ void __launch_bounds__(kThreads, Layout::kBlocks) adapn_gather(const Problem problem) {
     using T = typename Layout::Type;
     IGNN_DYNAMIC_SHARED(memory);
     Shared<Layout>& shared = *reinterpret_cast<Shared<Layout>*>(memory);
@@ -209,8 +211,8 @@ __global__ void __launch_bounds__(kThreads, 2) adapn_gather(const Problem proble
             shared.affine[q][vector * Layout::kSize + e] = make_float2(gain, shift);
         }
         if (vector == 0) {
-            shared.key_y[q] = kStride * kScale * (key / problem.n2);
-            shared.key_x[q] = kStride * kScale * (key % problem.n2);
+            shared.shift_y[q] = mapped_shift(i, key / problem.n2, kScale);
+            shared.shift_x[q] = mapped_shift(j, key % problem.n2, kScale);
         }
     }
     __syncthreads();
@@ -237,8 +239,8 @@ __global__ void __launch_bounds__(kThreads, 2) adapn_gather(const Problem proble
         for (int i = i_first; i <= i_last; ++i) {
             for (int j = j_first; j <= j_last; ++j) {
                 const int q = (i - cell_i + 1) * kTileQueries + j - cell_j + 1;
-                const int key_y = shared.key_y[q] + kScale * (y - kStride * i);
-                const int key_x = shared.key_x[q] + kScale * (x - kStride * j);
+                const int key_y = kScale * y + shared.shift_y[q];
+                const int key_x = kScale * x + shared.shift_x[q];
                 float2 affine[Layout::kSize];
 #pragma unroll
                 for (int e = 0; e < Layout::kSize; ++e) {
@@ -271,7 +273,7 @@ __global__ void __launch_bounds__(kThreads, 2) adapn_gather(const Problem proble
 }
 
 template <typename Layout, int kScale>
-int run(const Problem& problem, cudaStream_t stream) {
+int launch_kernels(const Problem& problem, cudaStream_t stream) {
     const IgnnAdaPNGather& sizes = problem.sizes;
     const int channel_blocks = ceil_div(sizes.channels, Layout::kChannels);
     constexpr int kKeys = kThreads * Layout::kSize / Layout::kChannels;
@@ -291,14 +293,15 @@ int run(const Problem& problem, cudaStream_t stream) {
 }
 
 template <typename Layout>
-int run(const Problem& problem, cudaStream_t stream) {
-    return problem.sizes.scale == 2 ? run<Layout, 2>(problem, stream) : run<Layout, 3>(problem, stream);
+int launch_for_scale(const Problem& problem, cudaStream_t stream) {
+    return problem.sizes.scale == 2 ? launch_kernels<Layout, 2>(problem, stream)
+                                    : launch_kernels<Layout, 3>(problem, stream);
 }
 
 template <typename T>
-int run_type(const Problem& problem, cudaStream_t stream) {
-    return problem.sizes.layout == IGNN_CHANNELS_LAST ? run<ChannelsLast<T>>(problem, stream)
-                                                      : run<Linear<T>>(problem, stream);
+int launch_for_layout(const Problem& problem, cudaStream_t stream) {
+    return problem.sizes.layout == IGNN_CHANNELS_LAST ? launch_for_scale<ChannelsLast<T>>(problem, stream)
+                                                      : launch_for_scale<Linear<T>>(problem, stream);
 }
 
 }  // namespace
@@ -350,6 +353,6 @@ int ignn_adapn_gather(const IgnnAdaPNGather* sizes, const void* features, const 
     problem.output = output;
     problem.key_statistics = static_cast<float2*>(workspace);
     auto* cuda_stream = static_cast<cudaStream_t>(stream);
-    return sizes->type == IGNN_FLOAT16 ? ignn::run_type<__half>(problem, cuda_stream)
-                                       : ignn::run_type<float>(problem, cuda_stream);
+    return sizes->type == IGNN_FLOAT16 ? ignn::launch_for_layout<__half>(problem, cuda_stream)
+                                       : ignn::launch_for_layout<float>(problem, cuda_stream);
 }

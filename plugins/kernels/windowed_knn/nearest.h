@@ -1,14 +1,14 @@
-// The nearest keys that a thread has seen of one query.
+// A sorted list of the nearest keys, in registers.
 #pragma once
 
 #include "../device.h"
 
-namespace ignn {
-namespace {
+namespace ignn::knn {
 
-constexpr int kNone = 0x7fffffff;
+constexpr int kNone = 0x7fffffff;  // the index of no key; every key comes before it
 
-// The nearest keys of one query that one thread has seen, ascending; of equal distances, the one seen first.
+// The nearest keys that one thread has seen for one query, by ascending distance. Of two keys at equal distance the one
+// that was inserted first comes first.
 template <int kBest>
 struct Nearest {
     float distance[kBest];
@@ -23,7 +23,7 @@ struct Nearest {
     }
 
     __device__ void insert(float new_distance, int new_key) {
-        if (!(new_distance < distance[kBest - 1])) {  // nor is NaN near
+        if (!(new_distance < distance[kBest - 1])) {  // true for NaN too, which is never inserted
             return;
         }
         distance[kBest - 1] = new_distance;
@@ -53,9 +53,9 @@ struct Nearest {
     }
 };
 
-__device__ bool nearer(float distance, int key, float other_distance, int other_key) {
+// Whether a key comes before another in a list: by its distance, then by its index.
+__device__ inline bool nearer(float distance, int key, float other_distance, int other_key) {
     return distance < other_distance || (distance == other_distance && key < other_key);
 }
 
-}  // namespace
-}  // namespace ignn
+}  // namespace ignn::knn

@@ -1,14 +1,13 @@
-// What runs before the search: the norms of the keys, and maps in channels-last order.
+// Kernels that run before the search: the keys' norms, and the copy of NCHW maps to NHWC.
 #pragma once
 
 #include "tile.h"
 
-namespace ignn {
-namespace {
+namespace ignn::knn {
 
-constexpr int kThreads = 128;  // of the kernels that prepare
+constexpr int kThreads = 128;  // per block of these kernels
 
-// Squared norm of every key patch: one warp each.
+// Write the squared norm of every key patch; one warp computes one patch.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) key_norm(const Problem problem, float* norm) {
     const int channels = problem.sizes.channels;
@@ -44,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) key_norm(const Problem problem, floa
     }
 }
 
-// NCHW to NHWC, in tiles of 32 channels x 32 pixels.
+// Copy a map from NCHW to NHWC. A block copies 32 channels of 32 pixels.
 constexpr int kPackTile = 32;
 template <typename T>
 __global__ void __launch_bounds__(kThreads) pack(const T* source, T* target, int channels, int pixels) {
@@ -69,5 +68,4 @@ __global__ void __launch_bounds__(kThreads) pack(const T* source, T* target, int
     }
 }
 
-}  // namespace
-}  // namespace ignn
+}  // namespace ignn::knn

@@ -1,11 +1,10 @@
-// A tile of queries and a pass of keys in shared memory, and the products of their patches.
+// A tile of queries and a pass of keys in shared memory: what a block works on, and how pixels get there.
 #pragma once
 
 #include "../device.h"
 #include "windowed_knn.h"
 
-namespace ignn {
-namespace {
+namespace ignn::knn {
 
 constexpr int kQueryRows = 4, kQueryColumns = 16, kQueries = kQueryRows * kQueryColumns;
 constexpr int kKeyRows = 2, kKeyColumns = 40;
@@ -15,6 +14,7 @@ constexpr int kTiles = kKeyColumns / 8;
 IGNN_HOST_DEVICE constexpr int rows_per_warp(int best) { return best > 8 ? 1 : 2; }
 IGNN_HOST_DEVICE constexpr int threads_per_block(int best) { return 32 * kKeyRows * kQueryRows / rows_per_warp(best); }
 
+// A call's sizes and pointers.
 struct Problem {
     IgnnWindowedKnn sizes;
     int m1, m2, n1, n2;         // query and key grid
@@ -26,8 +26,44 @@ struct Problem {
     void* edge;
 };
 
-// Pixels of a row of a map in shared memory, 16-byte vectors of channels. Patches stand two pixels apart: the
-// exclusive or keeps the same channels of eight neighboring patches in different banks.
+// What one block works on: a tile of queries of one image, and the union of their windows in the key grid.
+template <typename T>
+struct Block {
+    int n, i0, j0;  // image, first query row and column
+    int u_first, u_end, v_first, v_end;
+    const T *query, *key;  // of this image
+    const float* norm;
+
+    __device__ explicit Block(const Problem& problem)
+        : n(static_cast<int>(blockIdx.z)),
+          i0(static_cast<int>(blockIdx.y) * kQueryRows),
+          j0(static_cast<int>(blockIdx.x) * kQueryColumns) {
+        const IgnnWindowedKnn& sizes = problem.sizes;
+        const size_t image = static_cast<size_t>(n);
+        query = static_cast<const T*>(problem.query) + image * sizes.height * sizes.width * sizes.channels;
+        key = static_cast<const T*>(problem.key) + image * problem.key_height * problem.key_width * sizes.channels;
+        norm = problem.norm + image * problem.n1 * problem.n2;
+        const int i_last = min_of(i0 + kQueryRows, problem.m1) - 1;
+        const int j_last = min_of(j0 + kQueryColumns, problem.m2) - 1;
+        u_first = window_origin(i0, sizes.scale, problem.side1, problem.n1);
+        u_end = window_origin(i_last, sizes.scale, problem.side1, problem.n1) + problem.side1;
+        v_first = window_origin(j0, sizes.scale, problem.side2, problem.n2);
+        v_end = window_origin(j_last, sizes.scale, problem.side2, problem.n2) + problem.side2;
+    }
+};
+
+// The part of the block's work that one warp does. Lane (g, t), g = lane / 4 and t = lane % 4, holds query columns g
+// and g + 8 of each of the warp's query rows.
+template <int kMaps>
+struct Warp {
+    int warp = static_cast<int>(threadIdx.x) / 32;
+    int lane = static_cast<int>(threadIdx.x) % 32;
+    int query_row = warp / kKeyRows * kMaps;  // its queries: kMaps rows of the tile, from this one
+    int key_row = warp % kKeyRows;            // its keys: one row of the pass
+};
+
+// Where vector `vector` of pixel x of a row lies in shared memory. Patches stand two pixels apart: the exclusive or
+// keeps the same channels of eight neighboring patches in different banks.
 template <int kVectors>
 __device__ int vector_of(int x, int vector) {
     static_assert(kVectors == 4 || kVectors == 8, "a 128-byte line holds two pixels or one");
@@ -35,6 +71,7 @@ __device__ int vector_of(int x, int vector) {
     return (position & ~7) | ((position ^ (x >> 1)) & 7);
 }
 
+// Shared memory: kChunk channels of the pixels, as 16-byte vectors.
 template <typename T, int kChunk>
 struct Shared {
     static constexpr int kVectors = kChunk / Vector<T>::kSize;
@@ -54,6 +91,8 @@ struct Shared {
     float norm[kKeyRows][kKeyColumns];
 };
 
+// Copy kWidth pixels of row y of an NHWC map, from x0 on, all threads of the block together. Pixels and channels
+// outside the map become zero. Done after wait_for_copies() and a barrier.
 template <typename T, int kVectors, int kWidth>
 __device__ void stage_row(uint4* row, const T* map, int y, int x0, int height, int width, int channels, int channel0) {
     for (int item = static_cast<int>(threadIdx.x); item < kWidth * kVectors; item += static_cast<int>(blockDim.x)) {
@@ -66,99 +105,38 @@ __device__ void stage_row(uint4* row, const T* map, int y, int x0, int height, i
     }
 }
 
-// sum[map][tile] += products of the warp's queries (row query_row + map of the tile) and keys (pixel rows y to y + 2)
-// over the channels in shared memory. Thread (g, t) of the warp, g = lane / 4 and t = lane % 4, holds query columns g
-// and g + 8 and of each key columns 8 tile + 2 t and + 1, in that order.
-template <int kChunk, int kMaps>
-__device__ void accumulate(const Shared<__half, kChunk>& shared, int query_row, int y, float (&sum)[kMaps][kTiles][4]) {
-    using S = Shared<__half, kChunk>;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int query_x = kStride * (lane % 16);
-    const int key_x = kStride * (lane % 8 + 8 * (lane / 16));
-    const int last_x = kStride * (32 + lane % 8);
-#pragma unroll 1
-    for (int row = 0; row < kPatch; ++row) {
-        const uint4* query = shared.query + (kStride * query_row + row) * S::kQueryRow;
-        const uint4* key = shared.key + (y + row) % S::kKeyHeight * S::kKeyRow;
-#pragma unroll
-        for (int column = 0; column < kPatch; ++column) {
-#pragma unroll
-            for (int depth = 0; depth < kChunk / 16; ++depth) {
-                const int query_vector = vector_of<S::kVectors>(query_x + column, 2 * depth + lane / 16);
-                uint32_t a[kMaps][4];
-#pragma unroll
-                for (int map = 0; map < kMaps; ++map) {
-                    load_matrices(a[map], query + kStride * map * S::kQueryRow + query_vector);
-                }
-                const int half = 2 * depth + lane / 8 % 2;
-#pragma unroll
-                for (int tile = 0; tile + 1 < kTiles; tile += 2) {
-                    uint32_t b[4];
-                    load_matrices(b, key + vector_of<S::kVectors>(key_x + kStride * 8 * tile + column, half));
-#pragma unroll
-                    for (int map = 0; map < kMaps; ++map) {
-                        multiply_accumulate(sum[map][tile], a[map], b[0], b[1]);
-                        multiply_accumulate(sum[map][tile + 1], a[map], b[2], b[3]);
-                    }
-                }
-                uint32_t b[2];
-                load_matrices(b, key + vector_of<S::kVectors>(last_x + column, half));
-#pragma unroll
-                for (int map = 0; map < kMaps; ++map) {
-                    multiply_accumulate(sum[map][kTiles - 1], a[map], b[0], b[1]);
-                }
-            }
-        }
+// Copy the pixels of the block's queries, kChunk channels from channel0 on.
+template <typename T, int kChunk>
+__device__ void stage_queries(Shared<T, kChunk>& shared, const Problem& problem, const Block<T>& block, int channel0) {
+    using S = Shared<T, kChunk>;
+    for (int y = 0; y < S::kQueryHeight; ++y) {
+        stage_row<T, S::kVectors, S::kQueryWidth>(shared.query + y * S::kQueryRow, block.query, kStride * block.i0 + y,
+                                                  kStride * block.j0, problem.sizes.height, problem.sizes.width,
+                                                  problem.sizes.channels, channel0);
     }
 }
 
-template <int kChunk, int kMaps>
-__device__ void accumulate(const Shared<float, kChunk>& shared, int query_row, int y, float (&sum)[kMaps][kTiles][4]) {
-    using S = Shared<float, kChunk>;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int query_x = kStride * (lane / 4);
-    const int key_x = kStride * 2 * (lane % 4);
-#pragma unroll 1
-    for (int patch_pixel = 0; patch_pixel < kPatchPixels; ++patch_pixel) {
-        const int row = patch_pixel / kPatch;
-        const int column = patch_pixel % kPatch;
-        const uint4* query = shared.query + (kStride * query_row + row) * S::kQueryRow;
-        const uint4* key = shared.key + (y + row) % S::kKeyHeight * S::kKeyRow;
-#pragma unroll
-        for (int vector = 0; vector < S::kVectors; ++vector) {
-            float a[kMaps][2][4];
-#pragma unroll
-            for (int map = 0; map < kMaps; ++map) {
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int x = query_x + kStride * 8 * half + column;
-                    Vector<float>::load(query + kStride * map * S::kQueryRow + vector_of<S::kVectors>(x, vector),
-                                        a[map][half]);
-                }
-            }
-#pragma unroll
-            for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-                for (int next = 0; next < 2; ++next) {
-                    float b[4];
-                    const int x = key_x + kStride * (8 * tile + next) + column;
-                    Vector<float>::load(key + vector_of<S::kVectors>(x, vector), b);
-#pragma unroll
-                    for (int map = 0; map < kMaps; ++map) {
-#pragma unroll
-                        for (int half = 0; half < 2; ++half) {
-                            float& target = sum[map][tile][2 * half + next];
-#pragma unroll
-                            for (int channel = 0; channel < 4; ++channel) {
-                                target = fmaf(a[map][half][channel], b[channel], target);
-                            }
-                        }
-                    }
-                }
-            }
-        }
+// Copy the pixels of the pass of keys at (u0, v0), but for the first `kept` rows, which are there already.
+template <typename T, int kChunk>
+__device__ void stage_keys(Shared<T, kChunk>& shared, const Problem& problem, const Block<T>& block, int u0, int v0,
+                           int channel0, int kept) {
+    using S = Shared<T, kChunk>;
+    for (int y = kStride * u0 + kept; y < kStride * u0 + S::kKeyHeight; ++y) {
+        stage_row<T, S::kVectors, S::kKeyWidth>(shared.key + y % S::kKeyHeight * S::kKeyRow, block.key, y, kStride * v0,
+                                                problem.key_height, problem.key_width, problem.sizes.channels,
+                                                channel0);
     }
 }
 
-}  // namespace
-}  // namespace ignn
+// Copy the norms of the pass of keys at (u0, v0).
+template <typename T, int kChunk>
+__device__ void stage_norms(Shared<T, kChunk>& shared, const Problem& problem, const Block<T>& block, int u0, int v0) {
+    if (threadIdx.x < kKeyRows * kKeyColumns) {
+        const int row = static_cast<int>(threadIdx.x) / kKeyColumns;
+        const int column = static_cast<int>(threadIdx.x) % kKeyColumns;
+        const bool inside = u0 + row < problem.n1 && v0 + column < problem.n2;
+        shared.norm[row][column] = inside ? block.norm[(u0 + row) * problem.n2 + v0 + column] : 0.0F;
+    }
+}
+
+}  // namespace ignn::knn

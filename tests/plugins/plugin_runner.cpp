@@ -1,7 +1,8 @@
-// Calls a plugin's own enqueue on a GPU, with no TensorRT in the process: tensors come from files and go to files.
+// Calls a plugin's own enqueue on a GPU, with no TensorRT in the process. Tensors are read from files and written to
+// files.
 //
-//   ignn_plugin_runner LIBRARY WindowedKnn N C H W TYPE LAYOUT K WINDOW SCALE QUERY KEY INDEX EDGE
-//   ignn_plugin_runner LIBRARY AdaPNGather N C H W TYPE LAYOUT SCALE EPS FEATURES INDEX OUTPUT
+//   plugin_runner LIBRARY WindowedKnn N C H W TYPE LAYOUT K WINDOW SCALE QUERY KEY INDEX EDGE
+//   plugin_runner LIBRARY AdaPNGather N C H W TYPE LAYOUT SCALE EPS FEATURES INDEX OUTPUT
 //
 // TYPE is fp32 or fp16, LAYOUT linear or channels_last; the files hold raw tensors, little endian. Exit status: 0; 1
 // with a message; 2 where there is no usable GPU.
@@ -217,14 +218,15 @@ int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     try {
         if (arguments.size() < 2) {
-            throw std::runtime_error("usage: ignn_plugin_runner LIBRARY WindowedKnn|AdaPNGather ... (see runner.cpp)");
+            throw std::runtime_error(
+                "usage: plugin_runner LIBRARY WindowedKnn|AdaPNGather ... (see plugin_runner.cpp)");
         }
         return run_arguments(arguments);
     } catch (const NoDevice& error) {
-        std::fprintf(stderr, "ignn_plugin_runner: %s\n", error.what());
+        std::fprintf(stderr, "plugin_runner: %s\n", error.what());
         return 2;
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "ignn_plugin_runner: %s\n", error.what());
+        std::fprintf(stderr, "plugin_runner: %s\n", error.what());
         return EXIT_FAILURE;
     }
 }
