@@ -120,7 +120,7 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
 
 def plain_onnx_runtime(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
     """Factory."""
-    import onnxruntime
+    from runtime.backends.onnx_runtime import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

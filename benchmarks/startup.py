@@ -22,7 +22,9 @@ from benchmarks.results import REPOSITORY, goal
 _IMPORT = "from runtime import SuperResolver"
 _UPSCALE = "import sys; from runtime.cli import main; sys.exit(main())"
 _ALONE = """
-import sys, numpy, onnxruntime
+import os, sys
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as ours has it
+import numpy, onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(sys.argv[3])
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])

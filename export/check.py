@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
+from runtime.backends.onnx_runtime import onnxruntime
 from train import IGNN
 
 SIZES = ((1, 40, 58), (2, 33, 47), (1, 7, 71))

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from runtime.backends.memory import peak_memory, resident_memory, return_freed_memory
+from runtime.backends.onnx_runtime import onnxruntime
 from runtime.backends.ort import run_options, session_options
 
 _SIDES = (128, 160, 192)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from runtime.backends.onnx_file import read_facts
 from runtime.backends.opening import find_model_file
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor
+from runtime.clone import install_command
 from runtime.errors import BackendUnavailableError, IgnnError, UsageError
 
 BOUNDS_DB = {"fp32": 70.0, "fp16": 50.0}
@@ -161,7 +162,7 @@ def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
         import train
         from train.checkpoint import CheckpointError
     except ModuleNotFoundError as error:
-        raise NotRunError(f"{error.name} is not installed: pip install 'ignn[train]'") from error
+        raise NotRunError(f"{error.name} is not installed: {install_command('train')}") from error
     try:
         net = train.load_checkpoint(checkpoint)
     except (CheckpointError, OSError) as error:
@@ -174,7 +175,7 @@ def _onnx_runtime(path: Path, source: str, lr: Map) -> Map:
     try:
         from runtime.backends.ort import OrtBackend
     except ImportError as error:
-        raise NotRunError(f"It cannot be imported ({error}): pip install 'ignn[cpu]'") from error
+        raise NotRunError(f"It cannot be imported ({error}): {install_command('cpu')}") from error
     return OrtBackend(path, source=source, providers=["cpu"]).run(lr)
 
 

@@ -18,6 +18,13 @@ def find_clone() -> Path | None:
     return None
 
 
+def restore_command() -> str:
+    """Return what to type where a file of this package is missing or damaged."""
+    if IN_CLONE:
+        return f"git -C '{PACKAGE_FOLDER.parent}' checkout -- runtime"
+    return "pip install --force-reinstall --no-deps WHEEL, with the wheel that it was installed from"
+
+
 def install_command(extra: str) -> str:
     """Return the command that installs an extra, true for a wheel, an editable install and a clone not installed."""
     try:

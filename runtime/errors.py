@@ -12,7 +12,7 @@ class ModelNotFoundError(IgnnError):
 
 
 class ModelChecksumError(IgnnError):
-    """A bundled model is not the file that was published. Reinstall: `pip install --force-reinstall ignn`."""
+    """A bundled model is not the file that was published. The message says how to get it back."""
 
 
 class ModelLoadError(IgnnError):

@@ -82,7 +82,7 @@ def read_metadata(
     if properties["ignn.format"] != FORMAT:
         raise ModelMetadataError(
             f"{source} has metadata of format {_shown(properties['ignn.format'])}; this version reads format "
-            f"{FORMAT!r}. Upgrade with `pip install -U ignn`, or export the model again."
+            f"{FORMAT!r}. Install a version of ignn that reads it, or export the model again with `ignn export`."
         )
 
     def integer(key: str, low: int, high: int) -> int:

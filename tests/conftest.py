@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Some tests import ONNX Runtime themselves; the project's own import is runtime/backends/onnx_runtime.py.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The same examples on every machine, so that a failure is about the change; new ones: --hypothesis-profile=explore.
 settings.register_profile("repeatable", derandomize=True)

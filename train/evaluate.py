@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from runtime.clone import install_command
 from train.checkpoint import CheckpointError, is_backbone, load_checkpoint
 from train.data import list_images, make_lr, read_rgb
 from train.metrics import psnr, ssim, to_gray, to_uint8
@@ -71,9 +72,9 @@ def _load_network(path: Path, device: str) -> tuple[Upscale, int]:
 
 def _load_onnx(path: Path) -> tuple[Upscale, int]:
     try:
-        import onnxruntime
+        from runtime.backends.onnx_runtime import onnxruntime
     except ImportError as error:
-        raise CheckpointError(f"Measuring {path} needs ONNX Runtime. Run: pip install 'ignn[cpu]'") from error
+        raise CheckpointError(f"Measuring {path} needs ONNX Runtime. Run: {install_command('cpu')}") from error
     if not path.is_file():
         raise CheckpointError(f"Model {path} does not exist. Give the path of a .pt, .pth or .onnx file.")
     try:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from runtime.clone import install_command
 from train.data import PatchSource, list_images, make_lr, read_rgb
 from train.fit_config import FitConfig
 from train.metrics import psnr, to_uint8
@@ -149,6 +150,6 @@ def _open_board(config: FitConfig, first_step: int) -> Any:  # noqa: ANN401 - it
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
-            "TensorBoard is not installed. Run: pip install 'ignn[train]', or add --no-tensorboard"
+            f"TensorBoard is not installed. Run: {install_command('train')}, or add --no-tensorboard"
         ) from error
     return SummaryWriter(Path(config.output) / "tensorboard", purge_step=first_step or None)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..clone import install_command
 from ..errors import BackendUnavailableError, ModelNotFoundError, UsageError
 from ..models import find_model
 from . import Backend
@@ -58,6 +59,7 @@ def open_backend(
         from .ort import OrtBackend
     except ImportError as error:
         raise BackendUnavailableError(
-            f"ONNX Runtime cannot be imported ({error}). Install it with `pip install ignn[cpu]` (or [gpu])."
+            f"ONNX Runtime cannot be imported ({error}). Install it with: {install_command('cpu')}\n"
+            f"With an NVIDIA GPU: {install_command('gpu')}"
         ) from error
     return OrtBackend(path, source=source, providers=providers, threads=threads, scale=scale, value_range=value_range)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ModelLoadError, ProviderFallbackError, UsageError
 from ..metadata import ModelMetadata, read_metadata
 from . import BackendMemoryError
 from .memory import free_device_memory, free_host_memory, return_freed_memory
+from .onnx_runtime import onnxruntime as ort
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -182,7 +183,7 @@ def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, 
         if full not in available:
             raise BackendUnavailableError(
                 f"ONNX Runtime {ort.__version__} here has no {full} (it has {', '.join(available)}). "
-                "Install it with `pip uninstall onnxruntime` and `pip install ignn[gpu]`, or ask for --provider cpu."
+                f"For an NVIDIA GPU: pip uninstall onnxruntime && {install_command('gpu')}. Or ask for --provider cpu."
             )
         resolved.append((full, dict(options)))
     return resolved

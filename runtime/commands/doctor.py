@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import platform
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from ..backends.gpus import list_gpus
 from ..backends.plugin_library import check_plugin
 from ..backends.tensorrt_library import FLAVORS, INSTALL, NAMES, Flavor, import_tensorrt, provider_libraries
-from ..clone import PACKAGE_FOLDER
+from ..clone import PACKAGE_FOLDER, find_clone, install_command
 from ..errors import IgnnError
 from ..models import bundled_models
+
+EXTRAS = {
+    "stream": (("pyvips", "pyvips-binary"), "pictures larger than memory: ignn upscale --stream"),
+    "video": (("av",), "clips: ignn upscale clip.mp4"),
+    "ui": (("gradio",), "the page of `ignn ui`"),
+}
+"""Extras beside those of ONNX Runtime: the packages they bring, and what for."""
+
+CLONE_EXTRAS = {
+    "train": (("torch", "onnx", "onnxscript", "tensorboard", "polygraphy"), "training, measuring and exporting"),
+    "rtx": (("onnxruntime-ep-nv-tensorrt-rtx-cu13", "polygraphy"), "TensorRT-RTX's engines"),
+    "test": (("pytest", "hypothesis", "scikit-image", "pypng"), "the tests"),
+    "test-ui": (("gradio", "playwright"), "the tests of the page"),
+    "bench": (("matplotlib", "ncnn", "pnnx", "openvino", "opencv-python-headless"), "the benchmarks"),
+    "dev": (("ruff", "mypy", "clang-format", "types-tqdm"), "the linters of .ci/run"),
+}
+"""Extras of use in a clone only."""
 
 
 class Finding(NamedTuple):
@@ -36,7 +53,7 @@ class Finding(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    """The command. It finds, it does not judge: its status is 0 whatever is missing."""
+    """Run `ignn doctor`; return 0 whatever is missing: it finds, it does not judge."""
     description = "Say what is installed, and what to do about the rest."
     argparse.ArgumentParser(prog="ignn doctor", description=description).parse_args(argv)
     for finding in findings():
@@ -48,10 +65,12 @@ def main(argv: list[str]) -> int:
 
 
 def findings() -> Iterator[Finding]:
-    """Everything that is looked for, in the order in which one depends on another."""
+    """Look for everything, in the order in which one thing depends on another."""
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _bundled()
     yield from _onnx_runtime()
+    for extra, (packages, purpose) in EXTRAS.items():
+        yield _extra(extra, packages, purpose)
     gpus = list_gpus()
     device = "; ".join(f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}" for gpu in gpus)
     yield Finding("NVIDIA GPU and driver", device or None, "nvidia-smi lists none; the CPU works without.")
@@ -70,6 +89,25 @@ def findings() -> Iterator[Finding]:
         yield Finding("Plugin library", str(check_plugin(None)))
     except IgnnError as error:
         yield Finding("Plugin library", None, f"Only for TensorRT. {error}")
+    clone = find_clone()
+    yield Finding(
+        "Clone of the project",
+        None if clone is None else str(clone),
+        "Only for training, exporting and building engines: go to its folder, and run `ignn doctor` there.",
+    )
+    if clone is not None:
+        for extra, (packages, purpose) in CLONE_EXTRAS.items():
+            yield _extra(extra, packages, purpose)
+
+
+def _extra(extra: str, packages: tuple[str, ...], purpose: str) -> Finding:
+    versions = {package: _version(package) for package in packages}
+    missing = [package for package, version in versions.items() if version is None]
+    return Finding(
+        f"Extra {extra}",
+        None if missing else ", ".join(f"{package} {version}" for package, version in versions.items()),
+        f"Only for {purpose}. Without {', '.join(missing)}: {install_command(extra)}",
+    )
 
 
 def _bundled() -> Iterator[Finding]:
@@ -85,9 +123,9 @@ def _bundled() -> Iterator[Finding]:
 
 
 def _onnx_runtime() -> Iterator[Finding]:
-    install = "pip install 'ignn[cpu]', or with an NVIDIA GPU: pip install 'ignn[gpu]'"
+    install = f"{install_command('cpu')}, or with an NVIDIA GPU: {install_command('gpu')}"
     try:
-        ort = importlib.import_module("onnxruntime")
+        from ..backends.onnx_runtime import onnxruntime as ort
     except (ImportError, OSError) as error:
         yield Finding("ONNX Runtime", None, f"{install} ({error})")
         return
@@ -117,7 +155,10 @@ def _headers() -> str | None:
 
 
 def _tensorrt(flavor: Flavor) -> str | None:
-    """Version of the Python module and where its libraries are. In a process of its own: loading can end it."""
+    """Return the version of TensorRT's Python module, and where its libraries are.
+
+    A process of its own loads it, because loading can end the process.
+    """
     module = import_tensorrt.__module__
     script = f"from {module} import import_tensorrt\nprint(import_tensorrt({flavor!r}).__version__)"
     version = _output([sys.executable, "-c", script], cwd=PACKAGE_FOLDER.parent)
@@ -128,8 +169,6 @@ def _tensorrt(flavor: Flavor) -> str | None:
 
 
 def _version(package: str) -> str | None:
-    from importlib import metadata
-
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

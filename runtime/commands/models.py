@@ -1,4 +1,4 @@
-"""`ignn models`: what is bundled."""
+"""`ignn models`: list the models that ship with the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..models import BundledModel, bundled_models
 
 
 def main(argv: list[str]) -> int:
-    """The command."""
+    """Run `ignn models`; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="ignn models", description="List the bundled models, after checking each file against its checksum."
     )
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
 
 
 def describe(model: BundledModel, *, default: bool) -> str:
-    """A model's entry, for people."""
+    """Return the lines that describe a model."""
     psnr = ", ".join(f"{name} {value:.2f} dB" for name, value in model.psnr_y_db.items())
     lines = [
         f"{model.name}{' (default)' if default else ''}",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import atomic_path
+from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
 from ..pictures.picture import maximum_of
 from ..pictures.write import WriteOptions, format_of, write_png_rows
@@ -173,7 +174,7 @@ def _vips() -> ModuleType:
         import pyvips
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
-            f"Streaming needs pyvips, which cannot be loaded ({error}). Install it with `pip install ignn[stream]`."
+            f"Streaming needs pyvips, which cannot be loaded ({error}). Install it with: {install_command('stream')}"
         ) from error
     logging.getLogger("pyvips").setLevel(logging.ERROR)
     return pyvips

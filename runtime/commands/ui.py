@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ModelNotFoundError, UsageError
 from ..models import bundled_models
 from ..pictures.read import read_file
@@ -150,6 +151,6 @@ def _gradio() -> ModuleType:
         import gradio
     except ImportError as error:
         raise BackendUnavailableError(
-            f"The page needs Gradio, which cannot be loaded ({error}). Install it with `pip install ignn[ui]`."
+            f"The page needs Gradio, which cannot be loaded ({error}). Install it with: {install_command('ui')}"
         ) from error
     return gradio

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import atomic_path
+from ..clone import install_command
 from ..errors import BackendUnavailableError, ImageReadError, ImageWriteError
 from ..super_resolver import SuperResolver
 
@@ -261,6 +262,6 @@ def _av() -> ModuleType:
         import av
     except ImportError as error:
         raise BackendUnavailableError(
-            f"Video needs PyAV, which cannot be loaded ({error}). Install it with `pip install ignn[video]`."
+            f"Video needs PyAV, which cannot be loaded ({error}). Install it with: {install_command('video')}"
         ) from error
     return av

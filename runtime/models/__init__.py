@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..clone import restore_command
 from ..errors import ModelChecksumError, ModelNotFoundError
 
 FOLDER = Path(__file__).resolve().parent
@@ -49,14 +50,14 @@ class BundledModel:
     license: str
     psnr_y_db: dict[str, float]
 
-    def checked_path(self, folder: Path | None = None) -> Path:
-        """The file, checked.
+    def checked_path(self) -> Path:
+        """Return the path of the file, after checking it.
 
         Raises:
             ModelChecksumError: the file is absent, or is not the one that `models.json` describes.
         """
-        path = (folder or FOLDER) / self.file
-        again = "Reinstall with `pip install --force-reinstall ignn`."
+        path = FOLDER / self.file
+        again = f"Get it back with: {restore_command()}"
         try:
             with path.open("rb") as file:
                 found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
@@ -70,13 +71,13 @@ class BundledModel:
         return path
 
 
-def bundled_models(folder: Path | None = None) -> list[BundledModel]:
-    """Every model of `models.json`, the default one first; empty if none is bundled.
+def bundled_models() -> list[BundledModel]:
+    """Return every model of `models.json`, the default one first; an empty list if none is bundled.
 
     Raises:
         ModelChecksumError: `models.json` is damaged.
     """
-    path = (folder or FOLDER) / "models.json"
+    path = FOLDER / "models.json"
     if not path.is_file():
         return []
     try:
@@ -87,13 +88,13 @@ def bundled_models(folder: Path | None = None) -> list[BundledModel]:
             raise ValueError(f"default {default!r} is not among the models")
     except (KeyError, TypeError, ValueError) as error:
         raise ModelChecksumError(
-            f"The installed {path.name} is damaged ({error}). Reinstall with `pip install --force-reinstall ignn`."
+            f"The installed {path.name} is damaged ({error}). Get it back with: {restore_command()}"
         ) from error
     return sorted(models, key=lambda model: model.name != default)
 
 
 def find_model(name: str | None) -> BundledModel:
-    """The bundled model of that name; the default one for `None`.
+    """Return the bundled model of that name; for `None` the default one.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -126,7 +127,11 @@ def _parse(entry: dict[str, Any]) -> BundledModel:
 
 
 def check() -> int:
-    """Check every bundled file against `models.json`; returns how many there are."""
+    """Check every bundled file against `models.json`; return how many there are.
+
+    Raises:
+        ModelChecksumError: a file is absent or is not the one that `models.json` describes.
+    """
     models = bundled_models()
     for model in models:
         model.checked_path()

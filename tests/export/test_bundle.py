@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from export import bundle
-from runtime.models import bundled_models
+from runtime import models
 from train import IGNN, IGNNConfig, load_checkpoint, save_checkpoint
 from train.checkpoint import is_backbone
 
@@ -20,6 +20,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("models", "Tiny"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(bundle, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(models, "FOLDER", tmp_path / "models")
     monkeypatch.setattr(bundle, "WEIGHTS", tmp_path / "weights")
     pixels = np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "Tiny" / "a.png")
@@ -43,8 +44,8 @@ def assert_kept(original: Path, kept: Path) -> None:
 def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folders) == 0
     assert "| tiny-x2 |" in capsys.readouterr().out
-    (model,) = bundled_models(folders / "models")
-    assert model.checked_path(folders / "models")
+    (model,) = models.bundled_models()
+    assert model.checked_path()
     assert set(model.psnr_y_db) == {"Tiny"}
     assert_kept(folders / "net.pt", folders / "weights" / "tiny-x2.pt")
     assert sorted(p.name for p in (folders / "models").iterdir()) == ["models.json", "tiny-x2.onnx"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from runtime.backends.gpus import Gpu, list_gpus
 from runtime.cli import main
+from runtime.clone import install_command
 from runtime.commands import doctor
 from runtime.errors import ModelChecksumError
 
@@ -21,13 +24,10 @@ def test_it_ends_well_and_names_everything(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_an_empty_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def absent(name: str) -> object:
-        raise ImportError(f"No module named {name!r}")
-
     def no_models() -> list:
         raise ModelChecksumError("Bundled model x is not the published one.")
 
-    monkeypatch.setattr(doctor.importlib, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "runtime.backends.onnx_runtime", None)
     monkeypatch.setattr(doctor, "bundled_models", no_models)
     monkeypatch.setattr(doctor, "_output", lambda *_, **__: None)
     monkeypatch.setattr(doctor, "_version", lambda _: None)
@@ -36,10 +36,10 @@ def test_an_empty_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setenv("IGNN_PLUGIN", str(tmp_path / "none.so"))
     assert doctor.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:2] for line in lines if not line.startswith(" ")].count("ok") == 1  # Python
+    assert [line[:2] for line in lines if not line.startswith(" ")].count("ok") == 2  # Python and the clone
     text = "\n".join(lines)
     for command in (
-        "pip install 'ignn[cpu]'",
+        *(install_command(extra) for extra in ("cpu", "gpu", *doctor.EXTRAS, *doctor.CLONE_EXTRAS)),
         "pip install 'tensorrt>=10.15,<12'",
         "tensorrt_rtx_cu13_bindings==",
         "cmake -S plugins -B build",
@@ -48,6 +48,25 @@ def test_an_empty_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         "is not the published one",
     ):
         assert command in text
+
+
+def test_every_extra_is_spoken_of() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    spoken_of = {**doctor.EXTRAS, **doctor.CLONE_EXTRAS}
+    assert set(spoken_of) | {"cpu", "gpu"} == set(extras)
+    for extra, (packages, _) in spoken_of.items():
+        required = " ".join(extras[extra]) + (" pyvips-binary" if extra == "stream" else "")
+        for package in packages:
+            assert package in required or extra == "test-ui", (extra, package)
+
+
+def test_outside_a_clone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_clone", lambda: None)
+    assert doctor.main([]) == 0
+    output = capsys.readouterr().out
+    assert "--  Clone of the project: not found" in output
+    assert "Extra train" not in output
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

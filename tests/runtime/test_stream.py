@@ -13,11 +13,12 @@ from PIL import Image
 from press_profile import cmyk_profile
 
 from runtime import SuperResolver, cli, errors
+from runtime.clone import install_command
 from runtime.commands.stream import upscale_stream
 from runtime.pictures.read import read_still
 
 tifffile = pytest.importorskip("tifffile")
-pytest.importorskip("pyvips", reason="needs the extra: pip install ignn[stream]")
+pytest.importorskip("pyvips", reason=f"needs pyvips: {install_command('stream')}")
 
 
 @pytest.mark.parametrize("target", ["out.png", "out.tif"])

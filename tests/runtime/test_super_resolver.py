@@ -284,15 +284,15 @@ def test_the_bundle_of_this_checkout_is_whole():
 
 
 def test_import_is_light():
-    """Neither heavy modules nor more than 0.25 s of CPU (the least of three: other programs run here too)."""
-    program = (
-        "import sys, time; start = time.process_time(); from runtime import SuperResolver;"
-        "print(time.process_time() - start, *sorted(sys.modules))"
-    )
-    seconds = []
-    for _ in range(3):
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        first, *loaded = result.stdout.split()
-        seconds.append(float(first))
-        assert not {"torch", "onnx", "onnxruntime", "train", "export", "tqdm", "tifffile"} & set(loaded)
-    assert min(seconds) < 0.25
+    """It loads no heavy module. What it takes in time is measured by `python -m benchmarks startup`."""
+    program = "import sys; from runtime import SuperResolver; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert "runtime.super_resolver" in loaded
+    assert not {"torch", "onnx", "onnxruntime", "train", "export", "plugins", "tqdm", "tifffile", "subprocess"} & loaded
+
+
+def test_a_bare_import_is_lighter_still():
+    program = "import sys; import runtime; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"numpy", "PIL", "runtime.super_resolver"} & set(result.stdout.split())

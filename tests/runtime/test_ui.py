@@ -23,10 +23,11 @@ import pytest
 from PIL import Image
 
 from runtime import SuperResolver, cli, errors
+from runtime.clone import install_command
 from runtime.commands import ui
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GRADIO = "needs the extra: pip install ignn[ui]"
+GRADIO = f"needs Gradio: {install_command('ui')}"
 
 
 def test_what_is_behind_the_page(x2_model, model_file, photograph, sample, tmp_path):
@@ -69,7 +70,7 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
 def test_without_gradio(x2_model, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["ui", "--model", str(x2_model)]) == 1
-    assert "pip install ignn[ui]" in capsys.readouterr().err
+    assert install_command("ui") in capsys.readouterr().err
     assert cli.main(["ui", "--max-megapixels", "0"]) == 1
     assert "A number above 0 is expected" in capsys.readouterr().err
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from runtime import SuperResolver, cli, errors
+from runtime.clone import install_command
 from runtime.commands.video import upscale_video
 
-av = pytest.importorskip("av", reason="needs the extra: pip install ignn[video]")
+av = pytest.importorskip("av", reason=f"needs PyAV: {install_command('video')}")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BT709 = 1
