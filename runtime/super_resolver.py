@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Values, non_finite
 from .backends.opening import find_model_file, open_backend
 from .errors import UsageError
 from .metadata import ModelMetadata
 from .pictures import picture as pictures
 from .tiles.network import TiledNetwork
-from .tiles.plan import Composer, Convert
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .backends.ort import Provider
     from .pictures.read import ImageFile
-    from .tiles.mapping import Pending, ResultIterator
+    from .tiles.mapping import ResultIterator
 
 Array = TypeVar("Array", bound=NDArray[Any])
 PathLike = str | os.PathLike[str]
@@ -168,24 +165,12 @@ class SuperResolver:
                 raise UsageError(f"Invalid {name} ({value!r}). Whole numbers from 1 are supported.")
         from .tiles.mapping import ResultIterator
 
-        return ResultIterator(self, images, batch=batch, ahead=ahead)
+        return ResultIterator(self.network, images, self._picture, _as_kind, batch=batch, ahead=ahead)
 
     def upscale(self, source: pictures.Picture) -> pictures.Picture:
         """Enlarge one decoded picture; see `runtime.pictures.picture`."""
-        sr = self.network.run(pictures.network_input(source), self.converter(source.color.dtype, grey=source.is_grey))
-        return pictures.enlarged(source, sr, self.scale)
-
-    def converter(self, dtype: np.dtype[Any], *, grey: bool) -> Convert:
-        """What makes a picture's values of the network's, after a look at them."""
-
-        def convert(sr: Values) -> NDArray:
-            if sr.dtype == np.uint8:  # as the picture's: the backend has looked at them
-                return sr
-            if not np.isfinite(sr).all():
-                raise non_finite(self.metadata)
-            return pictures.quantize(sr, dtype, grey=grey)
-
-        return convert
+        convert = self.network.converter(source.color.dtype, grey=source.is_grey)
+        return pictures.enlarged(source, self.network.run(pictures.network_input(source), convert), self.scale)
 
     def upscale_file(self, content: ImageFile) -> ImageFile:
         """Enlarge every frame of a decoded image file; see `runtime.pictures.read.read_file`."""
@@ -194,30 +179,6 @@ class SuperResolver:
     def super_resolve(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
         """The network itself: (H, W, 3) float32 RGB 0..255 in, (scale*H, scale*W, 3) out, not clamped, not rounded."""
         return self.network.run(np.asarray(lr, np.float32), lambda sr: sr)
-
-    def prepare(self, item: Pending, batch: int = 1) -> None:
-        """Decode and cut an image of `map`."""
-        if batch == 1:  # nothing to share: `complete` runs it as a call does, before the next is taken
-            item.source = self._picture(item.image)
-            return
-        # The caller may fill its array again when it is asked for the next image.
-        source = self._picture(item.image.copy() if isinstance(item.image, np.ndarray) else item.image)
-        item.source, item.lr = source, pictures.network_input(source)
-        plan = self.network.plan(*item.lr.shape[:2], batch=batch)
-        item.composer, item.tiles = (
-            Composer(plan, self.scale, self.converter(source.color.dtype, grey=source.is_grey)),
-            deque(plan),
-        )
-
-    def complete(self, item: Pending) -> None:
-        """Make the result of an image of `map`, whose tiles are done, or that is done as a whole."""
-        assert item.source is not None
-        if item.composer is None:
-            large = self.upscale(item.source)
-        else:
-            large = pictures.enlarged(item.source, np.concatenate(item.bands), self.scale)
-        item.result = _as_kind(large, item.image)
-        item.lr, item.composer, item.bands = None, None, []
 
 
 def _as_kind(picture: pictures.Picture, image: Any) -> Any:  # noqa: ANN401 - the kind that `image` is of

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from runtime.clone import install_command
+from runtime.pictures.turns import MeanOfTurns, all_turns
 from train.checkpoint import CheckpointError, is_backbone, load_checkpoint
 from train.data import list_images, make_lr, read_rgb
 from train.metrics import psnr, ssim, to_gray, to_uint8
@@ -97,13 +98,10 @@ def self_ensemble(upscale: Upscale) -> Upscale:
     """Return `upscale` averaged over the eight flips and rotations of its input (IGNN+)."""
 
     def ensemble(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
-        total: Any = 0
-        for turns in range(4):
-            for flip in (False, True):
-                turned = np.rot90(lr, turns)
-                sr = upscale(np.ascontiguousarray(turned[:, ::-1] if flip else turned))
-                total = total + np.rot90(sr[:, ::-1] if flip else sr, -turns)
-        return total / 8
+        mean = MeanOfTurns()
+        for turn in all_turns(lr):
+            mean.add(upscale(np.ascontiguousarray(turn)))
+        return mean.mean()
 
     return ensemble
 

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import atomic_path
+from ..backends import Values
 from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
 from ..pictures.picture import maximum_of
 from ..pictures.write import WriteOptions, format_of, write_png_rows
 from ..super_resolver import SuperResolver
-from ..tiles.plan import Composer, TilePlan
+from ..tiles.plan import Tile
 
 logger = logging.getLogger("ignn")
 
@@ -54,8 +55,9 @@ class Rows:
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) as (rows, width, channels); bounds never go back, rows before `start` are gone."""
-        parts = [self._buffer[start - self._first :]] if start < self._first + len(self._buffer) else []
-        for row in range(self._first + len(self._buffer), stop, STRIP_ROWS):
+        end = self._first + len(self._buffer)
+        parts = [self._buffer[start - self._first :]] if start < end else []
+        for row in range(end, stop, STRIP_ROWS):
             rows = min(STRIP_ROWS, stop - row)
             try:
                 data = self._region.fetch(0, row, self.width, rows)
@@ -63,8 +65,17 @@ class Rows:
                 raise ImageReadError(f"{self._path} is damaged or truncated ({_last_line(error)}).") from error
             part = np.frombuffer(data, self.dtype).reshape(rows, self.width, self.channels)
             parts.append(part[max(0, start - row) :])
-        self._first, self._buffer = start, np.concatenate(parts)
+        self._first, self._buffer = start, parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self._buffer
+
+    def read_crop(self, tile: Tile) -> Values:
+        """Read a tile's crop, (H, W, 3) RGB 0..255, in the order of the plan: the file's own bytes, or float32."""
+        rows = self.read(tile.row.crop_start, tile.row.crop_stop)
+        crop = rows[:, tile.column.crop_start : tile.column.crop_stop]
+        if self.dtype == np.uint8 and self.channels == 3:
+            return crop
+        values = crop.astype(np.float32) * np.float32(255 / maximum_of(self.dtype))
+        return np.repeat(values, 3, axis=2) if self.channels == 1 else values
 
 
 def upscale_stream(
@@ -94,7 +105,8 @@ def upscale_stream(
         raise IgnnError("A stream cannot be turned as --self-ensemble asks. Leave out one of the two.")
     rows = Rows(source, background=options.background_rgb, max_pixels=max_pixels)
     plan = resolver.network.plan(rows.height, rows.width, most_bytes=MEMORY)
-    bands = _bands(resolver, rows, plan, progress)
+    convert = resolver.network.converter(rows.dtype, grey=rows.channels == 1)
+    bands = resolver.network.bands(rows.read_crop, plan, convert, progress)
     width, height = rows.width * resolver.scale, rows.height * resolver.scale
     with atomic_path(target) as temporary:
         if format_of(target).pillow == "PNG":
@@ -102,22 +114,6 @@ def upscale_stream(
                 write_png_rows(file, width, height, rows.channels, rows.dtype.itemsize * 8, bands, rows.icc)
         else:
             _write_tiff(temporary, (height, width, rows.channels), rows.dtype, bands, rows.icc)
-
-
-def _bands(
-    resolver: SuperResolver, rows: Rows, plan: TilePlan, progress: Callable[[int, int], None]
-) -> Iterator[NDArray[Any]]:
-    maximum = maximum_of(rows.dtype)
-    composer = Composer(plan, resolver.scale, resolver.converter(rows.dtype, grey=rows.channels == 1))
-    for done, tile in enumerate(plan):
-        band = rows.read(tile.row.crop_start, tile.row.crop_stop)
-        crop = band[:, tile.column.crop_start : tile.column.crop_stop]
-        if rows.dtype != np.uint8 or rows.channels == 1:
-            crop = crop.astype(np.float32) * np.float32(255 / maximum)
-            crop = np.repeat(crop, 3, axis=2) if rows.channels == 1 else crop
-        for _, finished in composer.add(tile, resolver.network.run_tile(crop, tile)):
-            yield finished
-        progress(done + 1, len(plan))
 
 
 def _write_tiff(

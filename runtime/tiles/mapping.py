@@ -1,4 +1,4 @@
-"""`SuperResolver.map`: a stream of images through one network, with bounded queues."""
+"""Many images through one network: decoding runs ahead in a thread, the network in another, memory is bounded."""
 
 from __future__ import annotations
 
@@ -6,75 +6,93 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
-from .plan import Composer, Tile
+from ..pictures.picture import Picture, enlarged, network_input
+from .images import TiledImage, WholeImage
+from .network import TiledNetwork
 
-if TYPE_CHECKING:
-    from ..backends import Values
-    from ..pictures.picture import Picture
-    from ..super_resolver import SuperResolver
+Decode = Callable[[Any], Picture]
+"""Makes a picture of what the caller's iterator gives; runs in a thread of its own."""
+
+Encode = Callable[[Picture, Any], Any]
+"""Makes the result of an enlarged picture, of the kind that the second argument is."""
 
 
-@dataclass
-class Pending:
-    """One image on its way: its tiles come in order, its bands are collected."""
+@dataclass(eq=False)
+class Mapped:
+    """One image of the caller's iterator, and what became of it: `error` is None where `result` is there."""
 
     image: Any
     error: BaseException | None = None
-    source: Picture | None = None
-    lr: Values | None = None
-    composer: Composer | None = None
-    tiles: deque[Tile] = field(default_factory=deque)
-    bands: list[NDArray[Any]] = field(default_factory=list)
     result: Any = None
+    picture: Picture | None = None
+    work: WholeImage | None = None
 
-    def crop(self) -> Values:
-        """The LR pixels of the next tile's crop."""
-        assert self.lr is not None
-        tile = self.tiles[0]
-        return self.lr[tile.row.crop_start : tile.row.crop_stop, tile.column.crop_start : tile.column.crop_stop]
-
-    def fail(self, error: BaseException) -> None:
-        """End here, with that error."""
-        self.error = error
-        self.tiles.clear()
+    @property
+    def is_done(self) -> bool:
+        """Whether the network has nothing more to do with it."""
+        return self.error is not None or (self.work is not None and self.work.done)
 
 
 class ResultIterator(Iterator[Any]):
     """Results in the images' order.
 
-    An image that fails raises its error from `next()`; the `next()` after that gives the next image's result. A thread
-    works ahead of the caller until `ahead` results wait, and takes no more images until one is fetched. `close()`,
-    leaving a `with` block, or forgetting the iterator stops it.
+    An image that fails raises its error from `next()`; the `next()` after that gives the next image's result.
+    `close()`, leaving a `with` block, or forgetting the iterator stops the work that is under way.
+
+    Args:
+        network: enlarges the pictures.
+        images: what to enlarge; it is read in a thread.
+        decode, encode: how an image becomes a picture, and a picture a result.
+        batch: how many tiles of equal size run at once.
+        ahead: how many images, besides two batches, may be decoded, computed or waiting for the caller.
     """
 
-    def __init__(self, resolver: SuperResolver, images: Iterable[Any], *, batch: int, ahead: int) -> None:
-        # Flips and turns share no tiles.
-        self._work = _Work(resolver, iter(images), 1 if resolver.self_ensemble else batch, ahead)
-        self._exhausted = False
-        # The thread knows nothing of the iterator, so that one that nobody holds any more can end it.
-        self._thread = threading.Thread(target=self._work.run, name="ignn-map", daemon=True)
-        self._thread.start()
-        weakref.finalize(self, self._work.stopped.set)
+    def __init__(
+        self,
+        network: TiledNetwork,
+        images: Iterable[Any],
+        decode: Decode,
+        encode: Encode,
+        *,
+        batch: int = 1,
+        ahead: int = 2,
+    ) -> None:
+        # The threads know nothing of the iterator, so that one that nobody holds any more can end them.
+        self._work = _Work(network, iter(images), decode, encode, batch, ahead)
+        self._ended = False
+        weakref.finalize(self, self._work.stop)
+        self._threads = [
+            threading.Thread(target=self._work.decode_images, name="ignn-decode", daemon=True),
+            threading.Thread(target=self._work.run_network, name="ignn-map", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __iter__(self) -> ResultIterator:
         return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - an image of the kind that went in
-        if self._exhausted:
-            raise StopIteration
-        item = self._work.results.get()
-        if item is None:
-            self._exhausted = True
-            raise StopIteration
+        item = self.next_item()
         if item.error is not None:
             raise item.error
         return item.result
+
+    def next_item(self) -> Mapped:
+        """Return the next image with its result or its error; raises StopIteration after the last."""
+        if self._ended:
+            raise StopIteration
+        item = self._work.results.get()
+        if item is None:
+            self._ended = True
+            raise StopIteration
+        self._work.room.release()
+        return item
 
     def __enter__(self) -> ResultIterator:
         return self
@@ -84,94 +102,111 @@ class ResultIterator(Iterator[Any]):
 
     def close(self) -> None:
         """Stop working ahead; what is not fetched is dropped."""
-        self._work.stopped.set()
-        self._exhausted = True
-        while self._thread.is_alive():
-            try:  # the thread may wait for room
-                self._work.results.get_nowait()
-            except queue.Empty:
-                self._thread.join(0.01)
+        self._ended = True
+        self._work.stop()
+        for thread in self._threads:
+            thread.join()
 
 
 class _Work:
-    """What the thread does."""
+    """What the two threads do.
 
-    def __init__(self, resolver: SuperResolver, images: Iterator[Any], batch: int, ahead: int) -> None:
-        self._resolver, self._images, self._batch = resolver, images, batch
-        self.results: queue.Queue[Pending | None] = queue.Queue(maxsize=ahead)
-        self.stopped = threading.Event()
+    An image takes a place in `room` before it is asked for, and leaves it when its result is fetched: so no queue ever
+    fills, and the network's thread never waits while it holds the backend, which other callers may need.
+    """
 
-    def run(self) -> None:
-        """Take images, run their tiles in batches, hand over results in order."""
-        waiting: deque[Pending] = deque()
-        more = True
-        while not self.stopped.is_set() and (more or waiting):
-            while more and len(waiting) < self._batch:
-                item = self._take()
-                more = item is not None
-                if item is not None:
-                    waiting.append(item)
-                    more = not isinstance(item.image, _Exhausted)
-            if waiting and not waiting[0].tiles:
-                self._put(self._finished(waiting.popleft()))
-            elif waiting:
-                self._run(waiting)
-        self._put(None)
+    def __init__(
+        self, network: TiledNetwork, images: Iterator[Any], decode: Decode, encode: Encode, batch: int, ahead: int
+    ) -> None:
+        self._network, self._images, self._decode, self._encode = network, images, decode, encode
+        self._batch = batch
+        self.room = threading.Semaphore(ahead + 2 * batch)
+        self._decoded: queue.Queue[Mapped | None] = queue.Queue()
+        self._all_taken = False
+        self._running: deque[Mapped] = deque()
+        self.results: queue.Queue[Mapped | None] = queue.Queue()
+        self._stopped = False
 
-    def _put(self, item: Pending | None) -> None:
-        while not self.stopped.is_set():
+    def stop(self) -> None:
+        """Have both threads end soon."""
+        self._stopped = True
+        self.room.release()
+
+    def decode_images(self) -> None:
+        """Take images from the caller's iterator, and decode them."""
+        while True:
+            self.room.acquire()
+            if self._stopped:
+                break
             try:
-                self.results.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def _take(self) -> Pending | None:
-        try:
-            image = next(self._images)
-        except StopIteration:
-            return None
-        except BaseException as error:  # the caller's iterator failed: its error belongs to this place
-            return Pending(_Exhausted(), error)
-        item = Pending(image)
-        try:
-            self._resolver.prepare(item, self._batch)
-        except Exception as error:
-            item.error = error
-        return item
-
-    def _run(self, waiting: deque[Pending]) -> None:
-        """One batch: the next tile of the first image, and as many of equal size as there are, across images."""
-        shape = waiting[0].crop().shape
-        batch: list[tuple[Pending, Tile, Values]] = []
-        for item in waiting:
-            while item.tiles and len(batch) < self._batch and item.crop().shape == shape:
-                batch.append((item, item.tiles[0], item.crop()))
-                item.tiles.popleft()
-        try:
-            results: list[Values | None] = [
-                *self._resolver.network.run_batch([crop for _, _, crop in batch], [tile for _, tile, _ in batch])
-            ]
-        except Exception:  # of one of them, perhaps: each alone then, to know of which
-            results = [None] * len(batch)
-        for (item, tile, crop), sr in zip(batch, results, strict=True):
-            if item.error is not None:
-                continue
+                image = next(self._images)
+            except StopIteration:
+                break
+            except BaseException as error:  # the caller's iterator failed: its error belongs to this place
+                self._decoded.put(Mapped(None, error))
+                break
+            item = Mapped(image)
             try:
-                assert item.composer is not None
-                sr = self._resolver.network.run_tile(crop, tile) if sr is None else sr
-                item.bands += [band for _, band in item.composer.add(tile, sr)]
-            except Exception as error:
-                item.fail(error)
-
-    def _finished(self, item: Pending) -> Pending:
-        if item.error is None:
-            try:
-                self._resolver.complete(item)
+                # The caller may fill its array again when it is asked for the next image.
+                item.picture = self._decode(image.copy() if isinstance(image, np.ndarray) else image)
             except Exception as error:
                 item.error = error
-        return item
+            self._decoded.put(item)
+        self._decoded.put(None)
 
+    def run_network(self) -> None:
+        """Run the network on what is decoded; hand over results in order."""
+        try:
+            while group := self._next_group():
+                for _ in self._network.run_tiles(self._tiled_images(group), batch=self._batch):
+                    self._hand_over()
+                    if self._stopped:
+                        break
+                self._hand_over()  # those that failed before they had a tile
+        except BaseException as error:  # a defect of ours must not leave the caller waiting
+            self.results.put(Mapped(None, error))
+        finally:
+            self.results.put(None)
 
-class _Exhausted:
-    """Stands for the image that the caller's iterator failed to give."""
+    def _tiled_images(self, group: list[Mapped]) -> Iterator[TiledImage]:
+        """Yield what the network runs on, for a batch of images and those after it that are decoded by then."""
+        while group:
+            self._running += group
+            for item in group:
+                yield from self._begin(item)
+            # Without waiting: the results of images under way must not wait for an image that is yet to come.
+            group = self._next_group() if self._decoded.qsize() >= self._batch else []
+
+    def _next_group(self) -> list[Mapped]:
+        """Wait for as many images as make a batch; fewer at the end, then none."""
+        group: list[Mapped] = []
+        while len(group) < self._batch and not self._all_taken and not self._stopped:
+            item = self._decoded.get()
+            if item is None:
+                self._all_taken = True
+            else:
+                group.append(item)
+        return group
+
+    def _begin(self, item: Mapped) -> Iterator[TiledImage]:
+        if item.picture is None:
+            return
+        try:
+            convert = self._network.converter(item.picture.color.dtype, grey=item.picture.is_grey)
+            item.work = self._network.whole_image(network_input(item.picture), convert, batch=self._batch)
+            yield from item.work.images()
+        except Exception as error:
+            item.error = error
+
+    def _hand_over(self) -> None:
+        """Put results that are there, up to the first image that is still under way."""
+        while self._running and self._running[0].is_done:
+            item = self._running.popleft()
+            if item.picture is not None and item.work is not None and item.error is None:
+                try:
+                    large = enlarged(item.picture, item.work.result(), self._network.scale)
+                    item.result = self._encode(large, item.image)
+                except Exception as error:
+                    item.error = error
+            item.picture = item.work = None
+            self.results.put(item)

@@ -1,18 +1,22 @@
-"""A network on images of any size: cut into tiles, run, and joined again; smaller tiles where memory runs out."""
+"""A network on images of any size: the one loop over tiles, and smaller tiles where memory runs out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends import Backend, BackendMemoryError, Values
+from ..backends import Backend, BackendMemoryError, Values, non_finite
 from ..errors import DeviceMemoryError
 from ..metadata import ModelMetadata
-from .plan import Composer, Convert, Segment, Tile, TilePlan, largest_tile, plan_tiles, split
+from ..pictures.picture import quantize
+from .composer import Composer, Convert
+from .images import Crop, ReadCrop, TiledImage, WholeImage, batches
+from .plan import Segment, Tile, TilePlan, largest_tile, plan_tiles, split
 
 logger = logging.getLogger("ignn")
 
@@ -24,17 +28,23 @@ MEMORY_SHARE = 0.6
 
 
 class TiledNetwork:
-    """What `SuperResolver` runs; its arguments are explained there."""
+    """A network that takes images of any size; `SuperResolver` explains the arguments.
+
+    Attributes:
+        backend: what runs the network.
+        tile, halo, self_ensemble: as given.
+    """
 
     def __init__(
         self, backend: Backend, *, tile: int | Literal["auto"] | None, halo: int | None, self_ensemble: bool
     ) -> None:
         self.backend = backend
-        self.self_ensemble = self_ensemble
-        self._tile, self._halo = tile, halo
+        self.tile, self.halo, self.self_ensemble = tile, halo, self_ensemble
         # Rounded values are not for averaging.
         self._as_bytes = backend.takes_bytes and not self_ensemble and not self._approximate
-        self._tile_limit: int | None = None  # set when memory ran out once
+        # What running out of memory has taught: both only ever fall.
+        self._tile_limit: int | None = None
+        self._batch_limit: int | None = None
         self._warned = False
 
     @property
@@ -44,151 +54,219 @@ class TiledNetwork:
 
     @property
     def scale(self) -> int:
-        """Output size over input size."""
+        """HR pixels per LR pixel."""
         return self.metadata.scale
 
     def plan(self, height: int, width: int, *, batch: int = 1, most_bytes: int | None = None) -> TilePlan:
-        """How an image of that size will be cut, if `batch` tiles run at once in at most `most_bytes` of memory."""
-        tile = self._tile
+        """Cut an image of `height` x `width` LR pixels, if `batch` tiles run at once in at most `most_bytes`."""
+        tile = self.tile
         if tile == "auto":
             budget = int(self.backend.free_memory() * MEMORY_SHARE / batch)
             if most_bytes is not None:
                 budget = min(budget, most_bytes)
             tile = largest_tile(
-                height, width, self.metadata, crop_pixels=budget // self.metadata.bytes_per_pixel, halo=self._halo
+                height, width, self.metadata, crop_pixels=budget // self.metadata.bytes_per_pixel, halo=self.halo
             )
             if tile is not None:
                 tile = max(tile, MINIMUM_TILE)
         if self._tile_limit is not None:
             tile = min(tile or self._tile_limit, self._tile_limit)
-        plan = plan_tiles(height, width, self.metadata, tile=tile, halo=self._halo)
+        plan = plan_tiles(height, width, self.metadata, tile=tile, halo=self.halo)
         if len(plan) > 1 and self._approximate and not self._warned:
             self._warned = True
             logger.warning(
                 "tiles are approximate: halo %s, exact from %s on",
-                self.metadata.halo if self._halo is None else self._halo,
+                self._context,
                 self.metadata.halo if self.metadata.exact else "an unknown size",
             )
         return plan
 
-    @property
-    def _approximate(self) -> bool:
-        """Whether tiles are blended, because they are not exact."""
-        return not self.metadata.exact or (self._halo is not None and self._halo < self.metadata.halo)
-
     def run(self, lr: Values, convert: Convert) -> NDArray:
-        """The network on a whole image, (H, W, 3) uint8 or float32 0..255; bands of its result go through `convert`."""
-        if not self.self_ensemble:
-            return self._tiled(lr, convert)
-        total: NDArray[np.float32] | None = None
-        # Tiles are cut after the flip: the patch grid starts at the upper left corner of what the network sees.
-        for turn in range(4):
-            for flip in (False, True):
-                turned = np.rot90(lr, turn)
-                sr = self._tiled(turned[:, ::-1] if flip else turned, lambda values: values)
-                sr = np.rot90(sr[:, ::-1] if flip else sr, -turn)
-                total = sr.copy() if total is None else np.add(total, sr, out=total)
-        assert total is not None
-        return convert(total / np.float32(8))
+        """Run the network on a whole image.
 
-    def _tiled(self, lr: Values, convert: Convert) -> NDArray:
-        plan = self.plan(*lr.shape[:2])
+        Args:
+            lr: (H, W, 3) RGB 0..255, uint8 or float32.
+            convert: makes final values of the network's, which are not clamped.
+
+        Returns:
+            (scale * H, scale * W, C), as `convert` makes it.
+        """
+        image = self.whole_image(lr, convert)
+        for _ in self.run_tiles(image.images()):
+            pass
+        return image.result()
+
+    def bands(
+        self, read_crop: ReadCrop, plan: TilePlan, convert: Convert, progress: Callable[[int, int], None]
+    ) -> Iterator[NDArray]:
+        """Run the network on an image that is read piece by piece; yield bands of rows from top to bottom.
+
+        Args:
+            read_crop: gives crops in the plan's order; at most three are kept at a time.
+            plan: how the image is cut.
+            convert: makes final values of the network's.
+            progress: called with (tiles done, tiles in all).
+        """
+        finished: deque[NDArray] = deque()
         composer = Composer(plan, self.scale, convert)
-        if len(plan) == 1:
-            tile = next(iter(plan))
-            return composer.add(tile, self.run_tile(lr, tile))[0][1]
-        sr: NDArray | None = None
-        for tile, result in self._run_tiles(lr, list(plan)):
-            for first, band in composer.add(tile, result):
-                if sr is None:
-                    shape = (plan.height * self.scale, plan.width * self.scale, *band.shape[2:])
-                    sr = np.empty(shape, band.dtype)
-                sr[first : first + len(band)] = band
+        image = TiledImage(plan, read_crop, composer, lambda first, band: finished.append(band))
+        for _ in self.run_tiles([image]):
+            while finished:
+                yield finished.popleft()
+            progress(image.tiles_done, len(plan))
+        if image.error is not None:
+            raise image.error
+
+    def whole_image(self, lr: Values, convert: Convert, *, batch: int = 1) -> WholeImage:
+        """Prepare an image in memory for `run_tiles`; arguments as those of `run` and `plan`."""
+
+        def make_plan(height: int, width: int) -> TilePlan:
+            return self.plan(height, width, batch=batch)
+
+        return WholeImage(lr, make_plan, self.scale, convert, self_ensemble=self.self_ensemble)
+
+    def converter(self, dtype: np.dtype[Any], *, grey: bool) -> Convert:
+        """Return the function that checks the network's values and rounds them to a picture's type."""
+
+        def convert(sr: Values) -> NDArray:
+            if sr.dtype == np.uint8:  # the backend has checked and rounded them
+                return sr
+            if not np.isfinite(sr).all():
+                raise non_finite(self.metadata)
+            return quantize(sr, dtype, grey=grey)
+
+        return convert
+
+    def run_tiles(self, images: Iterable[TiledImage], *, batch: int = 1) -> Iterator[TiledImage]:
+        """Run all tiles of the images, as many at once as `batch` and memory allow; yield an image after each tile.
+
+        The backend copies some crops while it runs another, also of different images. An image that fails keeps its
+        error; the others go on.
+        """
+        groups = batches(images, lambda: min(batch, self._batch_limit or batch))
+        for crop, result in self._results(groups):
+            if crop.image.error is None:
+                crop.image.add(crop.tile, result)
+                yield crop.image
+
+    def _results(self, groups: Iterator[list[Crop]]) -> Iterator[tuple[Crop, Values | Exception]]:
+        """Run groups of equal crops, in order; yield each crop's result or error."""
+        in_flight: deque[list[Crop]] = deque()
+
+        def inputs() -> Iterator[Values]:
+            for group in groups:
+                in_flight.append(group)
+                if self._parts(group[0], self._tile_limit):
+                    return  # it is run in parts, after the results of those before it
+                yield self._input(group)
+
+        while True:
+            failure: Exception | None = None
+            try:
+                for sr in self.backend.run_all(inputs()):
+                    yield from zip(in_flight.popleft(), self._output(sr), strict=True)
+            except BackendMemoryError:
+                self._reduce_batch(max(map(len, in_flight)))
+            except Exception as error:
+                failure = error
+            if not in_flight:
+                if failure is not None:
+                    raise failure
+                return
+            crops = [crop for group in in_flight for crop in group]
+            in_flight.clear()
+            if failure is not None and len({id(crop.image) for crop in crops}) == 1:
+                yield crops[0], failure
+                continue
+            for crop in crops:  # which of them failed is not known
+                yield crop, self._run_alone(crop)
+
+    def _run_alone(self, crop: Crop) -> Values | Exception:
+        try:
+            return self._run_crop(crop)
+        except Exception as error:
+            return error
+
+    def _run_crop(self, crop: Crop) -> Values:
+        """Run one crop, in smaller parts where memory runs out; outside the tile its result then means nothing."""
+        parts = self._parts(crop, self._tile_limit)
+        if parts:
+            return self._join(crop, parts)
+        try:
+            return self._output(self.backend.run(self._input([crop])))[0]
+        except BackendMemoryError as error:
+            half = max(MINIMUM_TILE, -(-crop.tile.side // 2))
+            parts = self._parts(crop, half)
+            if not parts:
+                height, width = crop.values.shape[:2]
+                raise DeviceMemoryError(
+                    f"Out of memory on a crop of {width} x {height} pixels; no smaller tile (down to {MINIMUM_TILE}) "
+                    f"needs less: {error}. Free memory, or run elsewhere (--provider cpu)."
+                ) from error
+        if self._tile_limit is None or half < self._tile_limit:
+            self._tile_limit = half
+            logger.warning("out of memory with a tile of %d: going on with %d", crop.tile.side, half)
+        return self._join(crop, parts)
+
+    def _parts(self, crop: Crop, tile: int | None) -> list[Tile]:
+        """Cut a crop into tiles of at most `tile`, in its own pixels; none where that takes no less memory."""
+        if tile is None or crop.tile.side <= tile:
+            return []
+
+        def cut(segment: Segment) -> list[Segment]:
+            # The crop is to its parts what the image is to its tiles: its own context is enough for theirs.
+            length = segment.crop_length
+            start = segment.start - segment.ramp_before - segment.crop_start
+            stop = segment.stop + segment.ramp_after - segment.crop_start
+            if length // self.metadata.tile_multiple <= self.metadata.window:
+                return [Segment(start, stop, 0, length)]
+            return split(start, stop, length, tile, self._context, self.metadata)
+
+        parts = [Tile(row, column) for row in cut(crop.tile.row) for column in cut(crop.tile.column)]
+        return parts if max(part.crop_pixels for part in parts) < crop.tile.crop_pixels else []
+
+    def _join(self, crop: Crop, parts: list[Tile]) -> Values:
+        """Run the parts of a crop, and put their results in their places in the crop's."""
+        scale, sr = self.scale, None
+        for part, result in self._results([Crop(crop.image, part, part.crop(crop.values))] for part in parts):
+            if isinstance(result, Exception):
+                raise result
+            if sr is None:
+                sr = np.zeros((len(crop.values) * scale, crop.values.shape[1] * scale, 3), result.dtype)
+            row, column = part.tile.row, part.tile.column
+            sr[row.start * scale : row.stop * scale, column.start * scale : column.stop * scale] = result[
+                (row.start - row.crop_start) * scale : (row.stop - row.crop_start) * scale,
+                (column.start - column.crop_start) * scale : (column.stop - column.crop_start) * scale,
+            ]
         assert sr is not None
         return sr
 
-    def _run_tiles(self, lr: Values, tiles: list[Tile]) -> Iterator[tuple[Tile, Values]]:
-        """The network on each tile's crop; alone, and smaller, from the first on that memory does not allow."""
+    def _reduce_batch(self, size: int) -> None:
+        """Halve the batch, if it was one that memory had no room for."""
+        if size > 1:
+            self._batch_limit = size // 2
+            logger.warning("out of memory with a batch of %d: going on with %d", size, size // 2)
 
-        def crop(tile: Tile) -> Values:
-            return lr[tile.row.crop_start : tile.row.crop_stop, tile.column.crop_start : tile.column.crop_stop]
+    @property
+    def _context(self) -> int:
+        """LR pixels around a tile that the network sees."""
+        return self.metadata.halo if self.halo is None else self.halo
 
-        done = 0
-        try:
-            results = self.backend.run_all(self._input(crop(tile)[None]) for tile in tiles)
-            for done, sr in enumerate(results, start=1):
-                yield tiles[done - 1], self._output(sr)[0]
-        except BackendMemoryError:
-            for tile in tiles[done:]:
-                yield tile, self.run_tile(crop(tile), tile)
+    @property
+    def _approximate(self) -> bool:
+        """Whether tiles are blended, because they are not exact."""
+        return not self.metadata.exact or self._context < self.metadata.halo
 
-    def run_tile(self, crop: Values, tile: Tile) -> Values:
-        """The network on one crop, (H, W, 3) uint8 or float32 0..255; smaller tiles where memory runs out.
-
-        The result is uint8, or float32 not clamped, by the backend.
-
-        What lies outside the tile is not meaningful in the result after memory ran out.
-        """
-        try:
-            return self._run(crop[None])[0]
-        except BackendMemoryError as error:
-            row, column = tile.row, tile.column
-            side = max(row.stop - row.start, column.stop - column.start)
-            half = max(MINIMUM_TILE, -(-side // 2))
-            halo = self.metadata.halo if self._halo is None else self._halo
-            # The crop is to its parts what the image is to its tiles: its own context is enough for theirs.
-            rows = self._parts(row.start - row.crop_start, row.stop - row.crop_start, len(crop), half, halo)
-            columns = self._parts(
-                column.start - column.crop_start, column.stop - column.crop_start, crop.shape[1], half, halo
-            )
-            parts = [Tile(r, c) for r in rows for c in columns]
-            if max(part.crop_pixels for part in parts) >= crop.shape[0] * crop.shape[1]:
-                raise DeviceMemoryError(
-                    f"Out of memory on a crop of {crop.shape[1]} x {crop.shape[0]} pixels; no smaller tile (down to "
-                    f"{MINIMUM_TILE}) needs less: {error}. Free memory, or run elsewhere (--provider cpu)."
-                ) from error
-            if self._tile_limit is None or half < self._tile_limit:
-                self._tile_limit = half
-                logger.warning("out of memory with a tile of %d: going on with %d", side, half)
-            sr = np.zeros((len(crop) * self.scale, crop.shape[1] * self.scale, 3), self._kind(crop))
-            for part in parts:
-                r, c, s = part.row, part.column, self.scale
-                result = self.run_tile(crop[r.crop_start : r.crop_stop, c.crop_start : c.crop_stop], part)
-                sr[r.start * s : r.stop * s, c.start * s : c.stop * s] = result[
-                    (r.start - r.crop_start) * s : (r.stop - r.crop_start) * s,
-                    (c.start - c.crop_start) * s : (c.stop - c.crop_start) * s,
-                ]
-            return sr
-
-    def run_batch(self, crops: list[Values], tiles: list[Tile]) -> list[Values]:
-        """The network on crops of equal size at once; one by one where memory runs out."""
-        if len(crops) > 1:
-            try:
-                return self._run(np.stack(crops))
-            except BackendMemoryError:
-                logger.warning("out of memory with a batch of %d: going on one by one", len(crops))
-        return [self.run_tile(crop, tile) for crop, tile in zip(crops, tiles, strict=True)]
-
-    def _parts(self, start: int, stop: int, length: int, tile: int, halo: int) -> list[Segment]:
-        if length // self.metadata.tile_multiple <= self.metadata.window:
-            return [Segment(start, stop, 0, length)]
-        return split(start, stop, length, tile, halo, self.metadata)
-
-    def _run(self, crops: Values) -> list[Values]:
-        """(N, H, W, 3) 0..255 in, (scale*H, scale*W, 3) each out, by the backend's layout and value range."""
-        return self._output(self.backend.run(self._input(crops)))
-
-    def _kind(self, crops: Values) -> type[np.uint8] | type[np.float32]:
-        """The type in which they go to the backend, and their results come back."""
-        return np.uint8 if crops.dtype == np.uint8 and self._as_bytes else np.float32
-
-    def _input(self, crops: Values) -> Values:
-        if self._kind(crops) is np.uint8:
-            return crops
-        values = crops.astype(np.float32, copy=False).transpose(0, 3, 1, 2)
+    def _input(self, crops: list[Crop]) -> Values:
+        """Stack equal crops for the backend: (N, H, W, 3) uint8, or (N, 3, H, W) float32 of the model's value range."""
+        values = crops[0].values[None] if len(crops) == 1 else np.stack([crop.values for crop in crops])
+        if values.dtype == np.uint8 and self._as_bytes:
+            return values
+        values = values.astype(np.float32, copy=False).transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values / np.float32(self.metadata.unit))
 
     def _output(self, sr: Values) -> list[Values]:
+        """Split the backend's output: (scale * H, scale * W, 3) each, 0..255, uint8 or float32 not clamped."""
         if sr.dtype == np.uint8:
             return list(sr)
         return [one.transpose(1, 2, 0) * np.float32(self.metadata.unit) for one in sr]

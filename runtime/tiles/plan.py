@@ -1,4 +1,4 @@
-"""Exact tiles: geometry of tiles and their crops, and the picture put together from them.
+"""Exact tiles: where tiles and their crops lie.
 
 A tile is a rectangle of the LR image. The network runs on the tile's *crop*, which is the tile and `halo` LR pixels of
 context, cut at the true image border; of the result only the tile is kept. With the model's own halo the result is that
@@ -14,18 +14,15 @@ With a smaller halo neighboring tiles overlap and are blended by a linear ramp, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends import Values
 from ..metadata import ModelMetadata
-
-Convert = Callable[[Values], NDArray]
-"""Makes final values (for example uint8) of the network's, pixel by pixel; may be given some that are final."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,7 @@ class Segment:
 
     @property
     def crop_length(self) -> int:
+        """LR pixels that the network sees."""
         return self.crop_stop - self.crop_start
 
     def weights(self, scale: int) -> NDArray[np.float32]:
@@ -66,8 +64,23 @@ class Tile:
     column: Segment
 
     @property
+    def side(self) -> int:
+        """Its longer side in LR pixels, without context."""
+        return max(self.row.stop - self.row.start, self.column.stop - self.column.start)
+
+    @property
+    def crop_shape(self) -> tuple[int, int]:
+        """Height and width of its crop in LR pixels."""
+        return self.row.crop_length, self.column.crop_length
+
+    @property
     def crop_pixels(self) -> int:
+        """LR pixels of its crop."""
         return self.row.crop_length * self.column.crop_length
+
+    def crop(self, lr: NDArray[Any]) -> NDArray[Any]:
+        """Return the tile's crop of the whole LR image, as a view."""
+        return lr[self.row.crop_start : self.row.crop_stop, self.column.crop_start : self.column.crop_stop]
 
 
 @dataclass(frozen=True)
@@ -159,54 +172,3 @@ def _with_ramps(segments: list[Segment], halo: int) -> Iterator[Segment]:
     ramps.append(0)
     for segment, before, after in zip(segments, ramps, ramps[1:], strict=False):
         yield Segment(segment.start, segment.stop, segment.crop_start, segment.crop_stop, before, after)
-
-
-class Composer:
-    """Puts the picture together, one band of rows at a time, so that only a band need be in memory.
-
-    Args:
-        plan: how the image was cut.
-        scale: HR pixels per LR pixel.
-        convert: makes final values of the network's; applied before a tile is stored, or after blending.
-    """
-
-    def __init__(self, plan: TilePlan, scale: int, convert: Convert) -> None:
-        self._plan, self._scale, self._convert = plan, scale, convert
-        self._blend = any(segment.ramp_after for segment in (*plan.rows, *plan.columns))
-        self._band: NDArray | None = None
-        self._carry: NDArray[np.float32] | None = None
-
-    def add(self, tile: Tile, sr: Values) -> list[tuple[int, NDArray]]:
-        """Take the network's result for a tile's crop, (H, W, 3); tiles come in the plan's order.
-
-        Returns:
-            Finished bands, as (first HR row, rows (H, scale * width, 3)): one after the last tile of a row, else none.
-        """
-        scale, row, column = self._scale, tile.row, tile.column
-        top, bottom = row.start - row.ramp_before, row.stop + row.ramp_after
-        left, right = column.start - column.ramp_before, column.stop + column.ramp_after
-        kept = sr[
-            (top - row.crop_start) * scale : (bottom - row.crop_start) * scale,
-            (left - column.crop_start) * scale : (right - column.crop_start) * scale,
-        ]
-        values = kept if self._blend else self._convert(kept)
-        if self._band is None:
-            shape = ((bottom - top) * scale, self._plan.width * scale, values.shape[2])
-            self._band = np.zeros(shape, values.dtype)
-        target = self._band[:, left * scale : right * scale]
-        if self._blend:
-            target += values * (row.weights(scale)[:, None, None] * column.weights(scale)[:, None])
-        else:
-            target[...] = values
-        if column is not self._plan.columns[-1]:
-            return []
-        band, self._band = self._band, None
-        return [(top * scale, self._finish(row, band) if self._blend else band)]
-
-    def _finish(self, row: Segment, band: NDArray[np.float32]) -> NDArray:
-        """Add what the band above left over, keep back what the band below will add to."""
-        if self._carry is not None:
-            band[: len(self._carry)] += self._carry
-        keep = 2 * row.ramp_after * self._scale
-        self._carry = band[len(band) - keep :] if keep else None
-        return self._convert(band[: len(band) - keep])

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.metadata import ModelMetadata
-from runtime.tiles.plan import Composer, plan_tiles
+from runtime.tiles.composer import Composer
+from runtime.tiles.plan import plan_tiles
 from train.config import IGNNConfig
 from train.model import IGNN
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from runtime import SuperResolver, errors
 from runtime.backends import BackendMemoryError
 from runtime.metadata import ModelMetadata
+from runtime.tiles.composer import Composer
 from runtime.tiles.network import MINIMUM_TILE
-from runtime.tiles.plan import Composer, largest_tile, plan_tiles
+from runtime.tiles.plan import largest_tile, plan_tiles
 
 
 def facts(graph_scale: int = 2, halo: int = 8, window: int = 3, *, exact: bool = True) -> ModelMetadata:
