@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ModelFactory
 from fake_cuda import Machine, make_engine
+from PIL import Image
 
 from runtime import SuperResolver
 from runtime.backends import cuda, pixels, trt
@@ -391,3 +392,19 @@ def test_the_plugin_is_built_in(machine: Machine, built, x2_model: Path, tmp_pat
 def test_arguments_of_onnx_runtime(machine: Machine, model_file: ModelFactory) -> None:
     with pytest.raises(UsageError, match="leave them out for backend 'tensorrt'"):
         SuperResolver(model_file(2), backend="tensorrt", providers=["cpu"])
+
+
+def test_a_stream_overlaps_as_a_call_does(
+    machine: Machine, built: list[BuildRequest], x2_model: Path, tmp_path
+) -> None:
+    pytest.importorskip("pyvips", reason="needs the extra: pip install ignn[stream]")
+    from runtime.commands.stream import upscale_stream
+    from runtime.pictures.read import read_still
+
+    image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    resolver = SuperResolver(x2_model, backend="tensorrt", tile=48)
+    upscale_stream(resolver, tmp_path / "in.png", tmp_path / "out.png")
+    np.testing.assert_array_equal(read_still(tmp_path / "out.png").color, repeated(image))
+    assert machine.most_begun == 2  # of the tiles that have neighbors on both sides
+    assert machine.up == sum(3 * tile.crop_pixels for tile in resolver.network.plan(150, 170))  # each once, as bytes
