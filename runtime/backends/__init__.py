@@ -15,7 +15,7 @@ Values = NDArray[Any]
 
 
 class BackendMemoryError(Exception):
-    """A run did not fit in memory. The resolver halves the tile and tries again; users see `DeviceMemoryError`."""
+    """A run did not fit in memory. `TiledNetwork` tries smaller tiles; users see `DeviceMemoryError`."""
 
 
 def non_finite(metadata: ModelMetadata) -> NonFiniteOutputError:
@@ -54,8 +54,11 @@ class Backend(Protocol):
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         """`run` of each, in order; a backend on a device copies some while it runs others.
 
+        It takes at most four inputs more than it has given results, and keeps no result that the caller does not take.
+        Other callers may have to wait until it ends, so the caller takes its results without waiting for anything else.
+
         Raises:
-            BackendMemoryError: one did not fit in memory. The caller runs it, and those after the last result, alone.
+            BackendMemoryError: one did not fit in memory. The caller runs again those that have no result.
         """
 
     def free_memory(self) -> int:

@@ -102,7 +102,7 @@ class TiledNetwork:
         """Run the network on an image that is read piece by piece; yield bands of rows from top to bottom.
 
         Args:
-            read_crop: gives crops in the plan's order; at most three are kept at a time.
+            read_crop: gives crops in the plan's order; at most four are kept at a time (three run, one is next).
             plan: how the image is cut.
             convert: makes final values of the network's.
             progress: called with (tiles done, tiles in all).
