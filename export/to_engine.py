@@ -10,12 +10,15 @@ from pathlib import Path
 
 from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Size, build_engine
 from runtime.backends.gpus import list_gpus
+from runtime.backends.memory import total_device_memory
 from runtime.backends.onnx_file import read_facts
 from runtime.backends.plugin_library import check_plugin
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor, check_flavor
 from runtime.errors import EngineBuildError, IgnnError, ModelNotFoundError, UsageError
 
 DEFAULT_TILE = 256
+MAX_BATCH, MAX_PIXELS = 65535, 2**31 - 1
+"""What the kernels take (plugins/kernels/geometry.h); the plugin checks its own inputs by these too."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +51,8 @@ def _run(arguments: argparse.Namespace) -> None:
         compute_capability=_capability(arguments.compute_capability, flavor),
         timing_cache=arguments.timing_cache,
     )
+    if bytes_per_pixel := facts.properties.get("ignn.bytes_per_pixel"):
+        _check_memory(request.profile.maximum, int(bytes_per_pixel))
     sys.stdout.write(f"Building an engine of {arguments.model} with {NAMES[flavor]}: {request.profile} ...\n")
     sys.stdout.flush()
     start = time.monotonic()
@@ -94,9 +99,26 @@ def _profile(arguments: argparse.Namespace, *, halo: str) -> Profile:
     minimum = _size(arguments.min, "--min", (1, 1, 1))
     optimum = _size(arguments.opt, "--opt", _size(arguments.max, "--max", (1, side, side)))
     profile = Profile(minimum, optimum, _size(arguments.max, "--max", optimum))
+    n, height, width = profile.maximum
+    if n > MAX_BATCH or height * width > MAX_PIXELS:
+        raise UsageError(
+            f"Invalid --max ({n}x{height}x{width}). A batch of at most {MAX_BATCH} is supported, and pictures of at "
+            f"most {MAX_PIXELS} pixels; larger pictures are computed in tiles."
+        )
     if not profile.holds(optimum) or not profile.holds(minimum):
         raise UsageError(f"Invalid profile ({profile}): --min must not exceed --opt, nor --opt --max.")
     return profile
+
+
+def _check_memory(size: Size, bytes_per_pixel: int) -> None:
+    """Refuse what no engine could hold: a quarter of what ONNX Runtime takes for the same in float32."""
+    n, height, width = size
+    needed, there = n * height * width * bytes_per_pixel // 4, total_device_memory()
+    if there is not None and needed > there:
+        raise UsageError(
+            f"Invalid --max ({n}x{height}x{width}): inputs of this size take at least {needed / 1e9:.1f} GB, and the "
+            f"GPU has {there / 1e9:.1f} GB. Give a smaller --max; larger pictures are computed in tiles."
+        )
 
 
 def _size(text: str | None, option: str, default: Size) -> Size:

@@ -49,4 +49,9 @@ IGNN_HOST_DEVICE constexpr int mapped_shift(int i, int u, int scale) { return kS
 // Size to which the query-sized map is cropped before its key patches are named; pixels from here on read as zero.
 IGNN_HOST_DEVICE constexpr int cropped_size(int n, int scale) { return n / scale * scale; }
 
+// Limits of a launch: blocks along y and z of a grid (CUDA's own), and flat indices, which are int.
+constexpr int kMaxBatch = 65535;
+constexpr int kMaxHeight = 65535 * kStride * 4;  // 4 rows of patches a block, in both operators
+IGNN_HOST_DEVICE constexpr bool fits_int(long long count) { return count <= 0x7fffffffLL; }
+
 }  // namespace ignn

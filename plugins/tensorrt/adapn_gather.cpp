@@ -16,6 +16,9 @@ std::vector<PluginField> AdaPNGather::fields() const {
             PluginField("eps", &eps, PluginFieldType::kFLOAT32, 1)};
 }
 
+// Without eps: no time depends on it.
+std::string AdaPNGather::attributes() const { return "scale=" + std::to_string(scale); }
+
 bool AdaPNGather::read(const nvinfer1::PluginFieldCollection& fields) {
     if (!read_attribute(kName, fields, IntegerAttribute{"scale", &scale}) ||
         !read_attribute(kName, fields, RealAttribute{"eps", &eps})) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,8 @@ namespace ignn {
 
 constexpr const char* kNamespace = "ignn";
 constexpr const char* kVersion = "1";
+constexpr const char* kKernels =
+    "kernels 2 ";  // count up when the kernels take another time: old measurements are void
 
 // An attribute of the ONNX node: its name, and where the plugin keeps it.
 struct IntegerAttribute {
@@ -76,6 +79,7 @@ class FieldList {
 //   kName, kInputs, kOutputs     constants
 //   Sizes                        what its kernel is called with
 //   fields()                     the attributes, as fields that point into this object
+//   attributes()                 what a kernel's time depends on, beside sizes and formats, as text
 //   read(fields)                 sets them; logs and returns false where one is missing or wrong
 //   output_types(inputs, outputs), output_shapes(inputs, outputs, builder)
 //                                log and return false where an input is wrong
@@ -88,7 +92,7 @@ class GraphPlugin : public nvinfer1::IPluginV3,
                     public nvinfer1::IPluginV3OneBuild,
                     public nvinfer1::IPluginV3OneRuntime {
   public:
-    explicit GraphPlugin(const Op& op) : op_(op) {}
+    explicit GraphPlugin(const Op& op) : op_(op), timing_id_(kKernels + op.attributes()) {}
 
     nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override {
         switch (type) {
@@ -133,12 +137,16 @@ class GraphPlugin : public nvinfer1::IPluginV3,
         return op_.takes_format(position, tensors);
     }
 
-    // What the smallest size of the profile fits, all fit: a profile that begins too small fails here, not when it
-    // runs.
+    // Sizes between two that are taken are taken too, so that a profile that is too small or too large fails here, at
+    // build time.
     int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t,
                             const nvinfer1::DynamicPluginTensorDesc*, int32_t) noexcept override {
-        return takes(op_.sizes(inputs[0].desc, inputs[0].min)) ? 0 : -1;
+        return takes(op_.sizes(inputs[0].desc, inputs[0].min)) && takes(op_.sizes(inputs[0].desc, inputs[0].max)) ? 0
+                                                                                                                  : -1;
     }
+
+    // TensorRT times a plugin again at each build unless it has an ID; sizes and formats are added to it by TensorRT.
+    const char* getTimingCacheID() noexcept override { return timing_id_.c_str(); }
 
     int32_t onShapeChange(const nvinfer1::PluginTensorDesc*, int32_t, const nvinfer1::PluginTensorDesc*,
                           int32_t) noexcept override {
@@ -181,6 +189,7 @@ class GraphPlugin : public nvinfer1::IPluginV3,
     }
 
     Op op_;
+    std::string timing_id_;
     FieldList fields_;
 };
 

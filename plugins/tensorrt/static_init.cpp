@@ -6,8 +6,10 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include "library.h"
 #include "logging.h"
@@ -40,9 +42,12 @@ void register_with(void* library) {
     ++registries;
 }
 
+// TensorRT, its runtime for version-compatible engines, TensorRT-RTX.
+constexpr const char* kLibraries[] = {"libnvinfer.so", "libnvinfer_lean.so", "libtensorrt_rtx.so"};
+
 int visit(dl_phdr_info* info, size_t, void*) {
-    if (std::strstr(info->dlpi_name, "libnvinfer.so") == nullptr &&
-        std::strstr(info->dlpi_name, "libtensorrt_rtx.so") == nullptr) {
+    if (std::none_of(std::begin(kLibraries), std::end(kLibraries),
+                     [&](const char* name) { return std::strstr(info->dlpi_name, name) != nullptr; })) {
         return 0;
     }
     void* library = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
@@ -56,10 +61,10 @@ int visit(dl_phdr_info* info, size_t, void*) {
 [[gnu::constructor]] void register_plugins() {
     dl_iterate_phdr(visit, nullptr);
     if (registries == 0) {
-        std::fprintf(
-            stderr,
-            "ignn: no TensorRT library (libnvinfer.so or libtensorrt_rtx.so) is loaded in this process, so the "
-            "plugins are not registered; load TensorRT before this library\n");
+        std::fprintf(stderr,
+                     "ignn: no TensorRT library (libnvinfer.so, libnvinfer_lean.so or libtensorrt_rtx.so) is loaded in "
+                     "this process, so the "
+                     "plugins are not registered; load TensorRT before this library\n");
     }
 }
 

@@ -17,6 +17,10 @@ std::vector<PluginField> WindowedKnn::fields() const {
             PluginField("scale", &scale, PluginFieldType::kINT32, 1)};
 }
 
+std::string WindowedKnn::attributes() const {
+    return "k=" + std::to_string(k) + " window=" + std::to_string(window) + " scale=" + std::to_string(scale);
+}
+
 bool WindowedKnn::read(const nvinfer1::PluginFieldCollection& fields) {
     if (!read_attribute(kName, fields, IntegerAttribute{"k", &k}) ||
         !read_attribute(kName, fields, IntegerAttribute{"window", &window}) ||

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..atomic import atomic_path
-from ..errors import BackendUnavailableError, EngineBuildError
+from ..errors import BackendUnavailableError, EngineBuildError, UsageError
 from .onnx_file import read_facts
 from .plugin_library import build_command
 from .tensorrt_library import NAMES, Flavor, parser_environment
@@ -99,24 +101,45 @@ def build_engine(model: bytes, request: BuildRequest, output: Path, *, source: s
         quiet: no progress bar.
 
     Raises:
+        UsageError: the folder of `output` does not exist, or cannot be written.
         ModelLoadError: it is not an ONNX file.
         BackendUnavailableError: TensorRT is not installed.
         EngineBuildError: TensorRT refused it, or made another network of it than was meant.
     """
+    _check_output(output)
     facts = read_facts(model, source=source)
-    with tempfile.TemporaryDirectory(prefix="ignn_build_") as name, atomic_path(output) as temporary:
-        folder = Path(name)
-        (folder / "model.onnx").write_bytes(model)
-        (folder / "links").mkdir()
-        task = {
-            "model": str(folder / "model.onnx"),
-            "output": str(temporary),
-            "request": asdict(request),
-            "operator_calls": sum(facts.operator_calls.values()),
-            "precision": facts.properties.get("ignn.precision"),
-        }
-        (folder / "request.json").write_text(json.dumps(task, default=str))
-        return _run_child(request, folder, source=source, quiet=quiet)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ignn_build_") as name:
+            folder, built = Path(name), Path(name) / "engine"
+            (folder / "model.onnx").write_bytes(model)
+            (folder / "links").mkdir()
+            task = {
+                "model": str(folder / "model.onnx"),
+                "output": str(built),
+                "request": asdict(request),
+                "operator_calls": sum(facts.operator_calls.values()),
+                "precision": facts.properties.get("ignn.precision"),
+            }
+            (folder / "request.json").write_text(json.dumps(task, default=str))
+            report = _run_child(request, folder, source=source, quiet=quiet)
+            with atomic_path(output) as temporary:
+                shutil.copyfile(built, temporary)
+            return report
+    except OSError as error:
+        raise EngineBuildError(
+            f"The build of {source} needs a folder for temporary files, and could not use {tempfile.gettempdir()} "
+            f"({error}). Name another: TMPDIR=FOLDER."
+        ) from error
+
+
+def _check_output(output: Path) -> None:
+    """Before minutes of building: whether the result can be written."""
+    if not output.parent.is_dir():
+        raise UsageError(f"Folder {output.parent} does not exist. Create it first: mkdir -p {output.parent}")
+    if output.is_dir():
+        raise UsageError(f"Invalid output ({output}): it is a folder. Name a file in it: -o {output / 'model.engine'}")
+    if not os.access(output.parent, os.W_OK):
+        raise UsageError(f"Folder {output.parent} cannot be written. Choose another -o.")
 
 
 def _run_child(request: BuildRequest, folder: Path, *, source: str, quiet: bool) -> BuildReport:

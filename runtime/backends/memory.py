@@ -21,12 +21,22 @@ def free_host_memory() -> int:
 
 def free_device_memory(device: int = 0) -> int:
     """Bytes free on NVIDIA device `device`, from `nvidia-smi`, which ships with the driver."""
-    command = ["nvidia-smi", f"--id={device}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    free = _device_memory("free", device)
+    return UNKNOWN if free is None else free
+
+
+def total_device_memory(device: int = 0) -> int | None:
+    """Return the bytes of memory of NVIDIA device `device`; None where `nvidia-smi` does not say."""
+    return _device_memory("total", device)
+
+
+def _device_memory(which: str, device: int) -> int | None:
+    command = ["nvidia-smi", f"--id={device}", f"--query-gpu=memory.{which}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return int(answer.stdout.strip()) << 20
     except (OSError, subprocess.SubprocessError, ValueError):
-        return UNKNOWN
+        return None
 
 
 def peak_memory() -> int:

@@ -90,12 +90,16 @@ def load_plugin(trt: ModuleType, logger: object, library: Path) -> bool:
 
 
 def provider_libraries() -> list[Path]:
-    """TensorRT-RTX's libraries in the wheel of ONNX Runtime's provider, the core first; empty if it is absent."""
+    """Return TensorRT-RTX's libraries in the wheel of ONNX Runtime's provider, the core first; empty if it is absent.
+
+    Importing the provider leaves links to them in its folder, `.so` and `.so.1`: those are no libraries more.
+    """
     provider = importlib.util.find_spec(_PROVIDER)
     if provider is None or not provider.submodule_search_locations:
         return []
     folder = Path(provider.submodule_search_locations[0])
-    return [*folder.glob("libtensorrt_rtx.so.*"), *folder.glob("libtensorrt_onnxparser_rtx.so.*")]
+    found = [*folder.glob("libtensorrt_rtx.so.*"), *folder.glob("libtensorrt_onnxparser_rtx.so.*")]
+    return [library for library in found if not library.is_symlink()]
 
 
 def parser_environment(flavor: Flavor, links: Path) -> dict[str, str]:

@@ -18,8 +18,9 @@ pytest.importorskip("onnx")
 import onnx
 from graph_networks import graph_network
 
+from export import to_engine
 from export.to_engine import main
-from runtime.backends import engine_build
+from runtime.backends import engine_build, tensorrt_library
 from runtime.backends.gpus import list_gpus
 from runtime.models import BundledModel, bundled_models
 
@@ -221,6 +222,8 @@ def test_the_plugin_is_not_there(
     [
         (["--max", "64x64"], "Invalid --max ('64x64'). Batch, height and width are expected: 1x540x960."),
         (["--max", "1x64x64", "--min", "1x65x64"], "--min must not exceed --opt"),
+        (["--max", "65536x64x64"], "Invalid --max (65536x64x64). A batch of at most 65535 is supported"),
+        (["--max", "1x65536x65536"], "pictures of at most 2147483647 pixels"),
         (["--tile", "0"], "Invalid --tile (0)"),
         (["--tile", "64", "--max", "1x64x64"], "--tile sets --opt and --max"),
         (["--timing-cache", "nowhere/cache"], "its folder does not exist"),
@@ -232,6 +235,65 @@ def test_wrong_arguments(
 ) -> None:
     model = write(tmp_path, graph_network())
     assert message in fails([model, "--plugin", model, *RTX, *arguments], tmp_path, capsys)
+
+
+def test_more_than_the_gpu_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = onnx.load_from_string(graph_network())
+    onnx.helper.set_model_props(proto, {"ignn.bytes_per_pixel": "8000"})
+    model = write(tmp_path, proto.SerializeToString())
+    monkeypatch.setattr(to_engine, "total_device_memory", lambda: 8 << 30)
+    message = fails([model, "--plugin", model, *RTX, "--max", "4x2160x3840"], tmp_path, capsys)
+    assert "Invalid --max (4x2160x3840): inputs of this size take at least 66.4 GB, and the GPU has 8.6 GB." in message
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("none/m.engine", "Folder {folder}/none does not exist. Create it first: mkdir -p"), ("", "it is a folder")],
+)
+def test_where_nothing_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, message: str
+) -> None:
+    model = write(tmp_path, graph_network())
+    assert main([model, "--plugin", model, *RTX, "-o", str(tmp_path / output)]) == 1
+    assert message.format(folder=tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_an_error_from_inside_does_not_blame_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> dict[str, str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine_build, "parser_environment", full)
+    model = write(tmp_path, graph_network())
+    message = fails([model, "--plugin", model, *RTX], tmp_path, capsys)
+    assert "m.engine" not in message
+    assert "needs a folder for temporary files, and could not use" in message
+    assert "No space left on device). Name another: TMPDIR=FOLDER." in message
+
+
+def test_links_to_the_providers_libraries_are_no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing the provider makes such links in its own folder."""
+    package = tmp_path / "imported_provider"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    names = ["libtensorrt_rtx.so.1.7.1", "libtensorrt_onnxparser_rtx.so.1.7.1"]
+    for name in names:
+        (package / name).write_bytes(b"")
+        for link in (name.removesuffix(".7.1"), name.removesuffix(".1.7.1")):
+            (package / link).symlink_to(name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tensorrt_library, "_PROVIDER", "imported_provider")
+    assert tensorrt_library.provider_libraries() == [package / name for name in names]
+    links = tmp_path / "links"
+    links.mkdir()
+    tensorrt_library.parser_environment("tensorrt-rtx", links)
+    assert {link.name: link.resolve().name for link in links.iterdir()} == {
+        f"{name.removesuffix('.1.7.1')}{suffix}": name for name in names for suffix in ("", ".1")
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"not an ONNX file", graph_network()[:-7], b"\xff" * 40])

@@ -14,6 +14,8 @@ import pytest
 from host_kernels import HostKernels
 from toolchain import REPOSITORY, Build, cuda_include, tool
 
+from runtime.backends.tensorrt_library import provider_libraries
+
 EMULATION = Path(__file__).parent / "emulation"
 
 
@@ -97,12 +99,10 @@ def trt(host_library: Callable[..., Path]) -> ModuleType:
     if importlib.util.find_spec("tensorrt_rtx") is not None:
         return importlib.import_module("tensorrt_rtx")
     bindings = importlib.util.find_spec("tensorrt_rtx_bindings")
-    provider = importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx")
-    if bindings is None or provider is None or not provider.submodule_search_locations:
+    libraries = provider_libraries()
+    if bindings is None or not libraries:
         pytest.skip("TensorRT-RTX is not installed (tensorrt_rtx_cu13_bindings, onnxruntime-ep-nv-tensorrt-rtx-cu13)")
-    folder = Path(provider.submodule_search_locations[0])
-    (core,) = folder.glob("libtensorrt_rtx.so.*")
-    (parser,) = folder.glob("libtensorrt_onnxparser_rtx.so.*")
+    core, parser = libraries
     alias = ["-x", "c++", "/dev/null", "-x", "none", "-Wl,-soname,libtensorrt_rtx.so", "-Wl,--no-as-needed", core]
     for library in (core, host_library("tensorrt_rtx_alias", *alias), parser):
         ctypes.CDLL(str(library))

@@ -171,7 +171,11 @@ def test_kernels_agree_with_the_torch_operators(host_kernels: HostKernels, scale
         ({"channels": 12}, "multiple of 8"),
         ({"height": 3}, "at least 2 * scale"),
         ({"type": 2}, "float32 or float16"),
-        ({"batch": 0}, "batch"),
+        ({"batch": 0}, "batch must be 1 to 65535"),
+        ({"batch": 65536}, "batch must be 1 to 65535"),
+        ({"height": 524281}, "query map must be at most 524280 pixels high"),
+        ({"width": 1 << 26}, "query map must have at most 2147483647 pixels"),
+        ({"batch": 60000, "height": 2048, "width": 2048}, "key maps of a batch must have at most 2147483647 patches"),
     ],
 )
 def test_windowed_knn_refuses(host_kernels: HostKernels, change: dict[str, int], message: str) -> None:
@@ -194,7 +198,10 @@ def test_windowed_knn_refuses(host_kernels: HostKernels, change: dict[str, int],
         ({"channels": 12, "layout": 1}, "multiple of 8"),
         ({"width": 3}, "at least 2 * scale"),
         ({"type": -1}, "float32 or float16"),
-        ({"batch": 0}, "batch"),
+        ({"batch": 0}, "batch must be 1 to 65535"),
+        ({"batch": 65536}, "batch must be 1 to 65535"),
+        ({"height": 524281}, "features must be at most 524280 pixels high"),
+        ({"width": 1 << 26}, "features must have at most 2147483647 pixels"),
     ],
 )
 def test_adapn_gather_refuses(host_kernels: HostKernels, change: dict[str, float], message: str) -> None:

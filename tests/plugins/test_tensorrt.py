@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,12 +113,14 @@ class TensorRt:
         self.parser = self.trt.OnnxParser(network, self.logger)  # which must outlive its network
         return network, self.parser.parse(model)
 
-    def build(self, network: Any, *, serialize_plugin: bool = False, smallest: int = 16) -> bytes | None:
+    def build(
+        self, network: Any, *, serialize_plugin: bool = False, smallest: int = 16, batch: int = 2, side: int = 200
+    ) -> bytes | None:
         """Return the engine of a graph_model() for compute capability 8.6."""
         config = self.builder.create_builder_config()
         profile = self.builder.create_optimization_profile()
         for name, channels, scale in (("query", 64, 1), ("key", 64, 2), ("features", 32, 1)):
-            sizes = [(1, smallest, smallest), (1, 65, 80), (2, 300, 200)]
+            sizes = [(1, smallest, smallest), (1, 65, 80), (batch, 300, side)]
             profile.set_shape(name, *[(n, channels, h // scale, w // scale) for n, h, w in sizes])
         config.add_optimization_profile(profile)
         config.num_compute_capabilities = 1
@@ -192,6 +195,19 @@ def test_a_profile_that_begins_too_small_is_not_built(tensorrt: TensorRt) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"batch": 65536}, "ignn::WindowedKnn: the batch must be 1 to 65535 (query 65536 x 64 x 300 x 200, k 5"),
+        ({"side": 1 << 23}, "ignn::WindowedKnn: the query map must have at most 2147483647 pixels (query 2 x 64 x 300"),
+    ],
+)
+def test_a_profile_that_ends_too_large_is_not_built(tensorrt: TensorRt, change: dict[str, int], message: str) -> None:
+    network, _ = tensorrt.parse(graph_model())
+    assert tensorrt.build(network, **change) is None
+    assert any(line.startswith(message) for line in tensorrt.messages), tensorrt.messages
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"knn": KNN | {"k": 50}}, "ignn::WindowedKnn: attribute 'k' is 50; it must be 1 to 16"),
         ({"knn": KNN | {"window": 0}}, "ignn::WindowedKnn: attribute 'window' is 0; it must be at least 1"),
         ({"knn": KNN | {"scale": 4}}, "ignn::WindowedKnn: attribute 'scale' is 4; it must be 2 or 3"),
@@ -242,23 +258,62 @@ def test_the_parser_refuses(tensorrt: TensorRt, change: dict[str, Any], message:
     assert any(line.startswith(message) for line in tensorrt.messages), tensorrt.messages
 
 
-def test_clones_and_serialised_plugins_keep_their_attributes(build: Build, tmp_path: Path) -> None:
-    library = build.library("ignn_plugin")
-    program = tmp_path / "round_trip"
+@pytest.fixture(scope="module")
+def round_trip(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of round_trip.cpp."""
+    program = tmp_path_factory.mktemp("round_trip") / "round_trip"
     include = ["-isystem", build.tensorrt_headers, "-isystem", cuda_include()]
     source = Path(__file__).parent / "round_trip.cpp"
     subprocess.run([tool("g++"), "-std=c++17", *include, source, "-ldl", "-o", program], check=True)
-    output = subprocess.run([program, library], capture_output=True, text=True, check=True).stdout
-    lines = [line for line in output.splitlines() if not line.startswith("log ")]
-    assert lines == [
-        "ignn WindowedKnn 1 k=7 window=21 scale=3 own=1 same=1",
-        "attached k=7 window=21 scale=3",
-        "ignn AdaPNGather 1 scale=3 eps=0.25 own=1 same=1",
-        "attached scale=3 eps=0.25",
-    ]
+    return program
+
+
+KEPT = [
+    "ignn WindowedKnn 1 k=7 window=21 scale=3 own=1 same=1",
+    "timed as kernels 2 k=7 window=21 scale=3",
+    "attached k=7 window=21 scale=3",
+    "ignn AdaPNGather 1 scale=3 eps=0.25 own=1 same=1",
+    "timed as kernels 2 scale=3",
+    "attached scale=3 eps=0.25",
+]
+"""What plugins print that survive a clone, and serialising and making them again."""
+
+
+def test_clones_and_serialised_plugins_keep_their_attributes(build: Build, round_trip: Path) -> None:
+    command = [round_trip, build.library("ignn_plugin")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [line for line in output.splitlines() if not line.startswith("log ")] == KEPT
     logged = [line for line in output.splitlines() if line.startswith("log ")]
     assert len(logged) == 2  # of the attributes that were left out
     assert all("is missing" in line for line in logged)
+
+
+def lean_library() -> Path:
+    """TensorRT's own runtime for version-compatible engines: its registry works without a GPU."""
+    lean = importlib.util.find_spec("tensorrt_lean_libs")
+    if lean is None or not lean.submodule_search_locations:
+        pytest.skip("TensorRT's lean runtime is not installed: pip install tensorrt_lean_cu13_libs")
+    (library,) = Path(lean.submodule_search_locations[0]).glob("libnvinfer_lean.so.*")
+    return library
+
+
+def test_the_registry_of_tensorrt_itself(build: Build, round_trip: Path) -> None:
+    command = [round_trip, build.library("ignn_plugin"), lean_library()]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    lines = completed.stdout.splitlines()
+    assert lines == ["loaded 1, 2 creators more", *KEPT, "after deregisterLibrary: 0 creators"]
+    assert completed.stderr.count("is missing") == 2
+
+
+def test_the_self_registering_library_survives_load_library(build: Build, round_trip: Path) -> None:
+    """loadLibrary refuses creators that are there already and unmaps the library; the registry still points into it."""
+    library = build.library("ignn_plugin_static_init")
+    completed = subprocess.run(
+        [round_trip, library, lean_library(), library], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.splitlines() == ["init: 2 creators", "loadLibrary refused it", *KEPT]
 
 
 def test_the_self_registering_library(trt: ModuleType, build: Build) -> None:
@@ -272,6 +327,11 @@ ctypes.CDLL({str(library)!r})
 print(sorted(c.name for c in trt.get_plugin_registry().all_creators if getattr(c, "plugin_namespace", "") == "ignn"))
 """
     with_tensorrt = [sys.executable, "-c", f"import ctypes; [ctypes.CDLL(path) for path in {loaded}]; {script}"]
+    completed = subprocess.run(with_tensorrt, capture_output=True, text=True, check=False)
+    assert "['AdaPNGather', 'WindowedKnn']" in completed.stdout, completed.stderr
+
+    loaded_twice = script.replace("print(", f"trt.get_plugin_registry().load_library({str(library)!r})\nprint(")
+    with_tensorrt[-1] = with_tensorrt[-1].replace(script, loaded_twice)
     completed = subprocess.run(with_tensorrt, capture_output=True, text=True, check=False)
     assert "['AdaPNGather', 'WindowedKnn']" in completed.stdout, completed.stderr
 

@@ -323,8 +323,14 @@ const char* ignn_adapn_gather_refusal(const IgnnAdaPNGather* sizes) {
     if (sizes->height < 2 * sizes->scale || sizes->width < 2 * sizes->scale) {
         return "the features must be at least 2 * scale pixels high and wide";
     }
-    if (sizes->batch < 1 || sizes->batch > 65535) {
+    if (sizes->batch < 1 || sizes->batch > ignn::kMaxBatch) {
         return "the batch must be 1 to 65535";
+    }
+    if (sizes->height > ignn::kMaxHeight) {
+        return "the features must be at most 524280 pixels high";
+    }
+    if (!ignn::fits_int(static_cast<long long>(sizes->height) * sizes->width)) {
+        return "the features must have at most 2147483647 pixels";
     }
     return nullptr;
 }
