@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: measure, write JSON, print a table; `report`: the README's section from that JSON."""
+"""`python -m benchmarks NAME`: measure, write JSON, print a table; `report`: write the pages made from that JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import load
-from benchmarks.report import markdown, update_readme
+from benchmarks.report import markdown, update_pages
 from benchmarks.results import FOLDER, REPOSITORY, Results, ResultsError, environment, read
 
 NAMES = ("startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers")
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = arguments.output or (QUICK_FOLDER if arguments.quick else FOLDER)
     try:
         if arguments.name == "report":
-            update_readme(folder)
+            update_pages(folder)
             return 0
         threads = arguments.threads or (1 if arguments.quick else len(os.sched_getaffinity(0)))
         measured_on = environment(threads)
@@ -58,14 +58,13 @@ def run(name: str, folder: Path, measured_on: dict, *, quick: bool, fresh: bool)
         sys.stderr.write(f"{name} {number}/{len(configs)}: {shown}\n")
         load_average = os.getloadavg()
         results.add(config, benchmark.measure(config), load_average)
-        results.finish(configs, benchmark.goals)  # whole after every row: what is interrupted can be reported
-    results.finish(configs, benchmark.goals)
+        results.finish(configs, benchmark.targets)  # whole after every row: what is interrupted can be reported
+    results.finish(configs, benchmark.targets)
     document = read(path)
     sys.stdout.write(markdown(benchmark.table(document["rows"])) + "\n")
-    for goal in [] if quick else document["goals"]:
-        verdict = "met" if goal["met"] else "MISSED"
+    for target in [] if quick else document["targets"]:
         sys.stdout.write(
-            f"{verdict}: {goal['goal']}: {goal['measured']:.3g} {goal['unit']} (at most {goal['limit']:.3g})\n"
+            f"{target['figure']}: {target['measured']:.3g} {target['unit']} (target: at most {target['limit']:.3g})\n"
         )
     sys.stdout.write(f"-> {path}\n\n")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks import subjects
 from benchmarks.measure import Factory, Worker, compare
-from benchmarks.results import goal
+from benchmarks.results import target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,18 +61,20 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     return compare(alternatives, against=BASELINE, outputs=differences, budget_s=config["budget_s"])
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the issue's goals with what was measured."""
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the targets of the full-size network, with what was measured."""
     found = []
     for row in rows:
         if row["config"]["model"] == "ignn-s":
-            continue  # measured for the table; the issue's goals are those of `ignn`
+            continue  # for the table alone
         name = f"{row['config']['model']}, {row['config']['height']} x {row['config']['width']}"
         ratio = row["measurements"]["ratios"][OURS]
-        found.append(goal(f"{name}: time over the straightforward version's (3.3 x faster)", ratio["wall"], 1 / 3.3))
-        found.append(goal(f"{name}: memory over the straightforward version's (5 x less)", ratio["peak_memory"], 1 / 5))
+        found.append(target(f"{name}: time over the straightforward version's (3.3 x faster)", ratio["wall"], 1 / 3.3))
+        found.append(
+            target(f"{name}: memory over the straightforward version's (5 x less)", ratio["peak_memory"], 1 / 5)
+        )
         difference = row["measurements"]["derived"][f"difference of {OURS}"]
-        found.append(goal(f"{name}: largest difference of the pictures", difference, LARGEST_DIFFERENCE, "of 255"))
+        found.append(target(f"{name}: largest difference of the pictures", difference, LARGEST_DIFFERENCE, "of 255"))
     return found
 
 
@@ -100,7 +102,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def straightforward_pytorch(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory."""
+    """Return a call of the straightforward version on the photograph."""
     return subjects.module_runner(partial(straightforward, subjects.network(name)), height, width, threads)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks import subjects
 from benchmarks.measure import Factory, compare
-from benchmarks.results import goal
+from benchmarks.results import target
 
 if TYPE_CHECKING:
     import onnx
@@ -56,13 +56,13 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     return compare(alternatives, against=ALONE, budget_s=config["budget_s"])
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the issue's goals with what was measured."""
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one target a row, with what was measured."""
     found = []
     for row in rows:
         config, ratio = row["config"], row["measurements"]["ratios"]["model"]
         what = f"{config['model']}, {config['height']} x {config['width']}, {config['runtime']}"
-        found.append(goal(f"{what}: time over its convolutions alone", ratio["wall"], LIMITS[config["model"]]))
+        found.append(target(f"{what}: time over its convolutions alone", ratio["wall"], LIMITS[config["model"]]))
     return found
 
 
@@ -190,7 +190,7 @@ def _alive(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto
 
 
 def pytorch_convolutions(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory: the convolutions of `train`'s network alone."""
+    """Return a call of the convolutions of `train`'s network alone, on the photograph."""
     return subjects.module_runner(partial(convolutions, subjects.network(name)), height, width, threads)
 
 

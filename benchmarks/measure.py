@@ -249,6 +249,6 @@ def distribution(values: list[float]) -> dict[str, float]:
     }
 
 
-def load(name: str) -> Any:  # noqa: ANN401 (a module with cases, measure, goals, table)
+def load(name: str) -> Any:  # noqa: ANN401 (a module with cases, measure, targets, table)
     """Return the benchmark `benchmarks.<name>`."""
     return importlib.import_module(f"benchmarks.{name}")

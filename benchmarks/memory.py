@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks import subjects
 from benchmarks.measure import Worker, alternate
-from benchmarks.results import goal
+from benchmarks.results import target
 
 SIZES = {"ignn": (32, 64, 96, 128, 192), "ignn-s": (64, 128, 256, 384, 512), "tiny": (32, 48, 64)}
 CHANNELS = {"ignn": 256, "ignn-s": 64, "tiny": 16}
-GOALS = {("ignn", 128): 0.8e9, ("ignn-s", 512): 1.2e9}
+TARGETS = {("ignn", 128): 0.8e9, ("ignn-s", 512): 1.2e9}
 
 
 def cases(threads: int, *, quick: bool) -> list[dict[str, Any]]:
@@ -41,20 +41,20 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     return {"alternatives": alternatives, "against": None, "ratios": {}, "derived": derived}
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the issue's goals with what was measured."""
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the targets of peak memory and of its growth, with what was measured."""
     found = []
     for row in rows:
         name, measurements = row["config"]["model"], row["measurements"]
-        for (model, size), limit in GOALS.items():
+        for (model, size), limit in TARGETS.items():
             if model == name:
                 peak = measurements["alternatives"][f"{size} x {size}"]["peak_bytes"]
-                found.append(goal(f"{name}, {size} x {size} whole: peak memory", peak / 1e9, limit / 1e9, "GB"))
+                found.append(target(f"{name}, {size} x {size} whole: peak memory", peak / 1e9, limit / 1e9, "GB"))
         high_resolution = 4 * 4 * CHANNELS[name]  # bytes of one feature map of 2H x 2W, by LR pixel
         slope = measurements["derived"]["bytes_per_pixel"] / high_resolution
-        found.append(goal(f"{name}: growth by pixel, in feature maps of 2H x 2W", slope, 6.0, "maps"))
+        found.append(target(f"{name}: growth by pixel, in feature maps of 2H x 2W", slope, 6.0, "maps"))
         bend = measurements["derived"]["largest_deviation"]
-        found.append(goal(f"{name}: deviation from linear growth", bend, 0.05, "of the peak"))
+        found.append(target(f"{name}: deviation from linear growth", bend, 0.05, "of the peak"))
     return found
 
 

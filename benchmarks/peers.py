@@ -71,8 +71,8 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
         return compare(alternatives, against=REFERENCE, outputs=differences, budget_s=config["budget_s"])
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return no goals: the issue sets none here, the table is the result."""
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return no targets: the table is the result."""
     return []
 
 
@@ -119,7 +119,7 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def plain_onnx_runtime(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory."""
+    """Return a call of plain ONNX Runtime with its default options."""
     from runtime.backends.onnx_runtime import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -130,12 +130,12 @@ def plain_onnx_runtime(model: str, height: int, width: int, threads: int) -> Cal
 
 
 def plain_pytorch(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory."""
+    """Return a call of the plain network in PyTorch."""
     return subjects.module_runner(subjects.backbone(name), height, width, threads)
 
 
 def opencv(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory."""
+    """Return a call of OpenCV's own inference engine."""
     import cv2
 
     cv2.setNumThreads(threads)
@@ -150,7 +150,7 @@ def opencv(model: str, height: int, width: int, threads: int) -> Callable[[], ND
 
 
 def openvino(model: str, height: int, width: int, threads: int, precision: str | None) -> Callable[[], NDArray]:
-    """Factory."""
+    """Return a call of OpenVINO on the CPU; `precision` None leaves the choice to OpenVINO."""
     import openvino
 
     options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -162,7 +162,7 @@ def openvino(model: str, height: int, width: int, threads: int, precision: str |
 
 
 def ncnn(stem: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory; the files come from `ncnn_files`."""
+    """Return a call of ncnn on the files that `ncnn_files` wrote."""
     import ncnn
 
     net = ncnn.Net()

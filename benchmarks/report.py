@@ -1,88 +1,168 @@
-"""The README's performance section and the plots, made from the committed JSON."""
+"""The pages made from the committed results: `benchmarks/README.md`, and two sections of the repository's README."""
 
 from __future__ import annotations
 
 import json
-import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cards import PLAIN, read_quality
 from benchmarks.measure import load
-from benchmarks.results import REPOSITORY, ResultsError, read
+from benchmarks.plots import draw
+from benchmarks.results import FOLDER, REPOSITORY, ResultsError, read, read_all
+from runtime.models import BundledModel, bundled_models
 
-README = REPOSITORY / "README.md"
-BEGIN, END = "<!-- benchmarks: begin (python -m benchmarks report) -->", "<!-- benchmarks: end -->"
-REASONS = Path(__file__).resolve().parent / "reasons.json"
-"""Why a goal is missed, by the goal's text: written by people, demanded by `report`."""
+NOTES = Path(__file__).resolve().parent / "reasons.json"
+"""Why a figure is above its target, by the figure's name: written by people, demanded by `report`."""
 
-_MACHINE = ("cpu", "cores", "threads", "memory_bytes", "system", "python", "libraries")
-_TABLES = {"peers": "The same photograph, what one would take instead", "throughput": "Throughput"}
-_BARS = {
-    "baseline": ("time, s", ("model", "version")),
-    "graph_overhead": ("ratio", ("runtime", "model")),
-    "peers": ("time, s", ("network, runtime",)),
-    "startup": ("CPU time, s", ("process", "LR")),
-    "throughput": ("MP/s out", ("model", "LR", "batch", "backend", "precision", "threads")),
+_TITLES = {
+    "baseline": "A straightforward version",
+    "graph_overhead": "What the graph costs",
+    "memory": "Memory",
+    "peers": "Other networks and runtimes",
+    "scaling": "Time against pixels",
+    "startup": "Start",
+    "throughput": "Throughput",
 }
-"""Of what has no curve: the table's column that is drawn, and those that name a bar."""
 
 
-def update_readme(folder: Path, readme: Path = README) -> None:
-    """Replace the README's performance section, and draw the plots beside the JSON.
+def update_pages(folder: Path, repository: Path = REPOSITORY) -> None:
+    """Write the generated sections of both pages, and draw the plots beside the JSON.
 
     Raises:
-        ResultsError: the README has no such section, results are of different machines, or a missed goal has no reason.
+        ResultsError: a page lacks a section's markers, results are of different machines, a figure above its target
+            has no note, or a model's card is incomplete. No page is changed then.
     """
-    text = readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ResultsError(f"{readme} must hold these two lines once, the section goes between them:\n{BEGIN}\n{END}")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{section(folder)}{END}{after}", encoding="utf-8")
+    readme, page = repository / "README.md", repository / "benchmarks" / "README.md"
+    changed = {readme: _replaced(readme, "models", models_section(folder))}
+    changed[readme] = _replaced(readme, "performance", performance_section(folder), changed[readme])
+    changed[page] = _replaced(page, "results", results_section(folder))
+    for path, text in changed.items():
+        path.write_text(text, encoding="utf-8")
     draw(folder)
 
 
-def section(folder: Path) -> str:
-    """Return the performance section, Markdown."""
-    documents = _documents(folder)
-    reasons = json.loads(REASONS.read_text(encoding="utf-8"))
-    lines = [_machine(documents), ""]
-    goals = [
+def markers(name: str) -> tuple[str, str]:
+    """Return the two lines between which a page's generated section stands."""
+    return f"<!-- {name}: begin (python -m benchmarks report) -->", f"<!-- {name}: end -->"
+
+
+def _replaced(path: Path, name: str, section: str, text: str | None = None) -> str:
+    text = path.read_text(encoding="utf-8") if text is None else text
+    begin, end = markers(name)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ResultsError(f"{path} must hold these two lines once, the section goes between them:\n{begin}\n{end}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{section}{end}{rest.split(end)[1]}"
+
+
+def models_section(folder: Path = FOLDER) -> str:
+    """Return the README's table of models: quality by the cards, seconds by the measurements."""
+    models = sorted(bundled_models(), key=lambda model: model.scale)
+    lines = [line for model in models for line in _model_lines(model, folder)]
+    machine = read(folder / "peers.json")["environment"]
+    note = (
+        "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
+        f'"{PLAIN}" is the backbone alone, without the graph. Seconds: one photograph of '
+        f"256 x 256 through the network, ONNX Runtime on {machine['threads']} threads of {machine['cpu']}. "
+        "SSIM, training data and licence: the model's card."
+    )
+    return f"{markdown(lines)}\n{_wrapped(note)}"
+
+
+def _model_lines(model: BundledModel, folder: Path) -> list[dict[str, Any]]:
+    scores = read_quality(model)
+    sets = list(model.psnr_y_db)
+    seconds = _seconds(model, folder)
+    names = {
+        "bicubic": "bicubic",
+        PLAIN: PLAIN,
+        model.name: f"[**{model.name}**](runtime/models/{model.name}.md)",
+    }
+    scores = {method: scores.get(method, dict.fromkeys(sets)) for method in names}
+    return [
         {
-            "goal": goal["goal"],
-            "at most": f"{_shown(goal['limit'])} {goal['unit']}".strip(),
-            "measured": f"{_shown(goal['measured'])} {goal['unit']}".strip(),
-            "": _verdict(goal, reasons),
+            "scale": f"x{model.scale}",
+            "network": names[method],
+            "file": f"{model.size_bytes / 1e6:.1f} MB" if method == model.name else "",
+            **{name: "not measured" if row[name] is None else f"{row[name]:.2f}" for name in sets},
+            "seconds": seconds.get(method, ""),
         }
-        for document in documents.values()
-        for goal in document["goals"]
+        for method, row in scores.items()
     ]
-    if goals:
-        lines.append(markdown(goals))
-    for name, title in _TABLES.items():
-        if name in documents:
-            benchmark, rows = load(name), documents[name]["rows"]
-            lines += [f"**{title}** (`python -m benchmarks {name}`)", "", markdown(benchmark.table(rows))]
-            lines += [f"{line}\n" for line in getattr(benchmark, "remarks", lambda rows: [])(rows)]
-    plots = ", ".join(f"[{name}](benchmarks/results/{name}.svg)" for name in documents)
-    lines.append(f"Drawn: {plots}.\n")
+
+
+def _seconds(model: BundledModel, folder: Path) -> dict[str, str]:
+    """Return, by method, the median time of a photograph of 256 x 256; the two networks were measured in turns."""
+    name = model.name.removesuffix(f"-x{model.scale}")
+    for row in read(folder / "peers.json")["rows"] if model.scale == 2 else []:  # the benchmarks' networks are all x2
+        if (row["config"]["ours"], row["config"]["height"], row["config"]["width"]) == (name, 256, 256):
+            found = row["measurements"]["alternatives"]
+            labels = {model.name: f"{name}, ONNX Runtime", PLAIN: "EDSR, ONNX Runtime"}
+            return {method: shown(found[label]["wall_s"]["p50"]) for method, label in labels.items()}
+    return dict.fromkeys((model.name, PLAIN), "not measured")
+
+
+def performance_section(folder: Path = FOLDER) -> str:
+    """Return the README's one paragraph on speed and memory."""
+    documents = read_all(folder)
+    rows = {name: document["rows"] for name, document in documents.items()}
+    machine = next(iter(documents.values()))["environment"]
+    size = {"model": "ignn-s", "height": 256, "width": 256, "batch": 1, "threads": machine["threads"]}
+    throughput = _row(rows["throughput"], **size, backend="ONNX Runtime", precision="fp32")
+    memory = _row(rows["memory"], model="ignn-s")["alternatives"]["256 x 256"]["peak_bytes"]
+    overhead = _row(rows["graph_overhead"], model="ignn-s", runtime="ONNX Runtime")["ratios"]["model"]["wall"]
+    slope = _row(rows["scaling"], model="ignn-s")["derived"]["wall_slope"]
+    text = (
+        f"`ignn-s` x2 on ONNX Runtime, {machine['threads']} threads of {machine['cpu']}: a PNG of 256 x 256 "
+        "to one of 512 x 512 in "
+        f"{shown(throughput['alternatives']['pipeline']['wall_s']['p50'])} s with {shown(memory / 1e6)} MB of memory "
+        f"at most. It takes {shown(overhead)} times as long as its convolutions alone; time grows with the number of "
+        f"pixels to the power {shown(slope)}. All tables, plots and the commands that made them: "
+        "[benchmarks/README.md](benchmarks/README.md)."
+    )
+    return _wrapped(text)
+
+
+def _row(rows: list[dict[str, Any]], **config: Any) -> dict[str, Any]:
+    for row in rows:
+        if config.items() <= row["config"].items():
+            return row["measurements"]
+    raise ResultsError(f"No row of {config} among the results. Measure first: python -m benchmarks all")
+
+
+def results_section(folder: Path = FOLDER) -> str:
+    """Return the tables and plots of `benchmarks/README.md`."""
+    documents = read_all(folder)
+    notes = json.loads(NOTES.read_text(encoding="utf-8"))
+    lines = [_machine(documents), "", "## Key figures", ""]
+    figures = [_figure(entry, notes) for document in documents.values() for entry in document["targets"]]
+    if figures:
+        lines.append(markdown(figures))
+    for name, document in documents.items():
+        benchmark, rows = load(name), document["rows"]
+        about = (benchmark.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+        lines += [f"## {_TITLES.get(name, name)}", "", f"{about} Command: `python -m benchmarks {name}`", ""]
+        lines.append(markdown(benchmark.table(rows)))
+        lines += [f"{line}\n" for line in getattr(benchmark, "remarks", lambda rows: [])(rows)]
+        lines.append(f"![{_TITLES.get(name, name)}, drawn](results/{name}.svg)\n")
     return "\n".join(lines)
 
 
-def _documents(folder: Path) -> dict[str, dict[str, Any]]:
-    documents = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
-    if not documents:
-        raise ResultsError(f"{folder} holds no results. Measure first: python -m benchmarks all")
-    first = next(iter(documents))
-    for name, document in documents.items():
-        differing = [k for k in _MACHINE if document["environment"][k] != documents[first]["environment"][k]]
-        if differing:
-            raise ResultsError(
-                f"{name}.json and {first}.json were not measured on the same machine and libraries "
-                f"({', '.join(differing)} differ): they cannot stand in one table. Measure one of them again: "
-                f"python -m benchmarks {name} --fresh"
-            )
-    return documents
+def _figure(entry: dict[str, Any], notes: dict[str, str]) -> dict[str, str]:
+    name = entry["figure"]
+    if not entry["met"] and name not in notes:
+        raise ResultsError(
+            f"{name!r} is above its target ({entry['measured']:.3g}, at most {entry['limit']:.3g}) and {NOTES.name} "
+            f"does not say why. Add that key with a sentence to benchmarks/{NOTES.name}."
+        )
+    return {
+        "figure": name,
+        "measured": f"{shown(entry['measured'])} {entry['unit']}".strip(),
+        "target, at most": f"{shown(entry['limit'])} {entry['unit']}".strip(),
+        "note": "" if entry["met"] else notes[name],
+    }
 
 
 def _machine(documents: dict[str, dict[str, Any]]) -> str:
@@ -91,17 +171,15 @@ def _machine(documents: dict[str, dict[str, Any]]) -> str:
     loads = [row["load_average"][0] for row in rows]
     libraries = ", ".join(f"{name} {version}" for name, version in environment["libraries"].items() if version)
     commits = sorted({_short(document["environment"]["commit"]) for document in documents.values()})
-    return (
+    text = (
         f"Measured on {environment['cpu']}, {environment['cores']} cores, {environment['threads']} threads, "
         f"{environment['memory_bytes'] / 2**30:.0f} GiB; {environment['system']}, Python {environment['python']}, "
         f"{libraries}; commit {', '.join(commits)}; {min(row['measured_at'] for row in rows)[:10]}. "
-        f"Load average before each measurement: {min(loads):.1f} to {max(loads):.1f}"
-        + (
-            " (other programs were running: ratios of alternatives that took turns are sounder than times)."
-            if max(loads) > 1
-            else "."
-        )
+        f"Load average before each measurement: {min(loads):.1f} to {max(loads):.1f}."
     )
+    if max(loads) > 1:
+        text += " Other programs were running: ratios of alternatives that took turns are more reliable than times."
+    return _wrapped(text)
 
 
 def _short(commit: str) -> str:
@@ -109,21 +187,14 @@ def _short(commit: str) -> str:
     return digits[:10] + (f" ({modified})" if modified else "")
 
 
-def _verdict(goal: dict[str, Any], reasons: dict[str, str]) -> str:
-    if goal["met"]:
-        return "met"
-    if goal["goal"] not in reasons:
-        raise ResultsError(
-            f"Goal {goal['goal']!r} is missed ({goal['measured']:.3g}, at most {goal['limit']:.3g}) and "
-            f"{REASONS.name} does not say why. Add that key with a sentence to benchmarks/{REASONS.name}."
-        )
-    return f"missed: {reasons[goal['goal']]}"
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
     """Return a Markdown table of lines that have the first line's columns; numbers with three digits."""
     columns = list(lines[0])
-    cells = [columns, *([_shown(line.get(column, "")) for column in columns] for line in lines)]
+    cells = [columns, *([shown(line.get(column, "")) for column in columns] for line in lines)]
     widths = [max(len(row[number]) for row in cells) for number in range(len(columns))]
     text = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
@@ -132,57 +203,8 @@ def markdown(lines: list[dict[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401 (a cell)
+def shown(value: Any) -> str:  # noqa: ANN401 (a cell)
+    """Return a table's cell: a float with three significant digits, anything else as it is."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def draw(folder: Path) -> None:
-    """Draw the results as SVG files beside the JSON.
-
-    Raises:
-        ResultsError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ResultsError("Plots need matplotlib. Install it: pip install -e '.[bench]'") from error
-    matplotlib.rcParams["svg.hashsalt"] = "ignn"  # the same JSON draws the same file
-    for name, document in _documents(folder).items():
-        benchmark, rows = load(name), document["rows"]
-        figure = Figure(layout="constrained")
-        axes = figure.subplots()
-        if name in _BARS:
-            _draw_bars(axes, benchmark.table(rows), *_BARS[name])
-            figure.set_size_inches(7, 1 + 0.3 * len(axes.patches))
-        else:
-            _draw_curves(axes, benchmark.curves(rows))
-            figure.set_size_inches(5, 3.2)
-        axes.grid(visible=True, alpha=0.3)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        svg = folder / f"{name}.svg"
-        svg.write_text(re.sub(r"[ \t]+\n", "\n", svg.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def _draw_bars(axes: Any, lines: list[dict[str, Any]], value: str, names: tuple[str, ...]) -> None:  # noqa: ANN401
-    lines = [line for line in lines if not isinstance(line[value], str)]  # what was not run
-    labels = [
-        ", ".join(f"{name} {line[name]}" if isinstance(line[name], int) else line[name] for name in names if line[name])
-        for line in lines
-    ]
-    axes.barh(labels, [line[value] for line in lines])
-    axes.invert_yaxis()
-    axes.set(xlabel=value)
-
-
-def _draw_curves(axes: Any, plot: dict[str, Any]) -> None:  # noqa: ANN401
-    for label, points in plot["lines"].items():
-        axes.plot(*zip(*points, strict=True), marker="o", label=label)
-    if plot.get("logarithmic"):
-        axes.loglog()
-    else:
-        axes.set(xlim=0, ylim=0)
-    axes.set(xlabel=plot["x"], ylabel=plot["y"])
-    axes.legend()

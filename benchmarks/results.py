@@ -18,7 +18,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = Path(__file__).resolve().parent / "results"
 
 _LIBRARIES = ("numpy", "pillow", "onnxruntime", "onnx", "torch", "openvino", "ncnn", "opencv-python-headless")
-_MEASURED = ("train", "export", "runtime", "benchmarks/*.py", ":!benchmarks/__main__.py", ":!benchmarks/report.py")
+_MACHINE = ("cpu", "cores", "threads", "memory_bytes", "system", "python", "libraries")
+"""What results must have in common to stand on one page."""
+_PAGES = ("__main__", "report", "plots", "cards")
+_MEASURED = ("train", "export", "runtime", "benchmarks/*.py", *(f":!benchmarks/{name}.py" for name in _PAGES))
 """What a measurement depends on: a commit that leaves these alone does not make another environment."""
 
 
@@ -95,7 +98,7 @@ class Results:
 
     def __init__(self, path: Path, name: str, measured_on: dict[str, Any], *, fresh: bool = False) -> None:
         self.path = path
-        self.document: dict[str, Any] = {"benchmark": name, "environment": measured_on, "rows": [], "goals": []}
+        self.document: dict[str, Any] = {"benchmark": name, "environment": measured_on, "rows": [], "targets": []}
         if fresh or not path.exists():
             return
         earlier = read(path)
@@ -123,12 +126,12 @@ class Results:
         self.write()
 
     def finish(
-        self, configs: list[dict[str, Any]], goals: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+        self, configs: list[dict[str, Any]], targets: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
     ) -> None:
-        """Drop rows of other configurations (of an earlier model file, say), order the rest as given, add the goals."""
+        """Drop rows of other configurations (an earlier model file's), order the rest as given, add the targets."""
         rows = {row["key"]: row for row in self.document["rows"]}
         self.document["rows"] = [rows[key_of(config)] for config in configs if key_of(config) in rows]
-        self.document["goals"] = goals(self.document["rows"])
+        self.document["targets"] = targets(self.document["rows"])
         self.write()
 
     def write(self) -> None:
@@ -160,6 +163,27 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
+def read_all(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read every results file of a folder, by the benchmark's name.
+
+    Raises:
+        ResultsError: there is none, one is damaged, or they were not measured on the same machine and libraries.
+    """
+    documents = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
+    if not documents:
+        raise ResultsError(f"{folder} holds no results. Measure first: python -m benchmarks all")
+    first = next(iter(documents))
+    for name, document in documents.items():
+        differing = [k for k in _MACHINE if document["environment"][k] != documents[first]["environment"][k]]
+        if differing:
+            raise ResultsError(
+                f"{name}.json and {first}.json were not measured on the same machine and libraries "
+                f"({', '.join(differing)} differ): they cannot stand in one table. Measure one of them again: "
+                f"python -m benchmarks {name} --fresh"
+            )
+    return documents
+
+
 def check(document: dict[str, Any]) -> None:
     """Check the shape of a results document; its times may be anything that a time can be.
 
@@ -188,14 +212,20 @@ def check(document: dict[str, Any]) -> None:
     keys = [row["key"] for row in document["rows"]]
     if len(set(keys)) != len(keys):
         raise ValueError("two rows have one key")
-    for goal in document["goals"]:
-        if goal["met"] != (goal["measured"] <= goal["limit"]):
-            raise ValueError(f"goal {goal['goal']!r} contradicts its own numbers")
+    for target in document["targets"]:
+        if target["met"] != (target["measured"] <= target["limit"]):
+            raise ValueError(f"the target of {target['figure']!r} contradicts its own numbers")
 
 
-def goal(text: str, measured: float, limit: float, unit: str = "x") -> dict[str, Any]:
-    """Return one goal: `measured` must be at most `limit`."""
-    return {"goal": text, "measured": float(measured), "limit": float(limit), "unit": unit, "met": measured <= limit}
+def target(figure: str, measured: float, limit: float, unit: str = "x") -> dict[str, Any]:
+    """Return one figure beside its target: `measured` should be at most `limit`."""
+    return {
+        "figure": figure,
+        "measured": float(measured),
+        "limit": float(limit),
+        "unit": unit,
+        "met": measured <= limit,
+    }
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

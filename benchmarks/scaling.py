@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import subjects
 from benchmarks.measure import compare
-from benchmarks.results import goal
+from benchmarks.results import target
 
 
 def cases(threads: int, *, quick: bool) -> list[dict[str, Any]]:
@@ -38,13 +38,13 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     return measurements
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the issue's goal with what was measured."""
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the target of the slope, with what was measured."""
     found = []
     for row in rows:
         name, sizes = row["config"]["model"], row["config"]["sizes"]
         text = f"{name}, {sizes[0]} x {sizes[0]} to {sizes[-1]} x {sizes[-1]}: log-log slope of time"
-        found.append(goal(text, row["measurements"]["derived"]["wall_slope"], 1.05, ""))
+        found.append(target(text, row["measurements"]["derived"]["wall_slope"], 1.05, ""))
     return found
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import subjects
 from benchmarks.measure import compare
-from benchmarks.results import REPOSITORY, goal
+from benchmarks.results import REPOSITORY, target
 
 _IMPORT = "from runtime import SuperResolver"
 _UPSCALE = "import sys; from runtime.cli import main; sys.exit(main())"
@@ -69,7 +69,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def process(arguments: list[str]) -> Callable[[], None]:
-    """Factory: one fresh interpreter a sample."""
+    """Return a call that starts one fresh interpreter with these arguments and waits for its end."""
 
     def run() -> None:
         done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -79,18 +79,18 @@ def process(arguments: list[str]) -> Callable[[], None]:
     return run
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the issue's goals with what was measured."""
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one target for the import and one for each picture, with what was measured."""
     found = []
     for row in rows:
         config, measurements = row["config"], row["measurements"]
         if config["what"] == "import":
             seconds = measurements["alternatives"][_IMPORT]["cpu_s"]["p50"]
-            found.append(goal(f"`{_IMPORT}`: CPU time", seconds, 0.25, "s"))
+            found.append(target(f"`{_IMPORT}`: CPU time", seconds, 0.25, "s"))
         else:
             what = f"`ignn upscale`, {config['model']}, {config['width']} x {config['height']}"
             ratio = measurements["ratios"]["ignn upscale"]["wall"]
-            found.append(goal(f"{what}: time over onnxruntime alone", ratio, 1.3))
+            found.append(target(f"{what}: time over onnxruntime alone", ratio, 1.3))
     return found
 
 

@@ -153,13 +153,13 @@ def onnx_runtime_network(model: str, threads: int) -> Callable[[NDArray], NDArra
 
 
 def onnx_runtime(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory: the runtime's own backend on an exported file and the photograph."""
+    """Return a call of the runtime's own backend on an exported file and the photograph."""
     run, lr = onnx_runtime_network(model, threads), lr_input(height, width)
     return lambda: run(lr)
 
 
 def super_resolver(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory: what an application calls, on the whole image at once."""
+    """Return a call of `SuperResolver` on the photograph as one tile."""
     from runtime import SuperResolver
 
     upscale = SuperResolver(model, providers=["cpu"], tile=None, threads=threads)
@@ -194,5 +194,5 @@ def pytorch_network(name: str, threads: int) -> Callable[[NDArray], NDArray]:
 
 
 def pytorch(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Factory: `train`'s network on the photograph."""
+    """Return a call of `train`'s network on the photograph."""
     return module_runner(network(name), height, width, threads)

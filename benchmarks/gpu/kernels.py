@@ -107,7 +107,7 @@ def run_windowed_knn(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
         results.append(
             {"operator": "WindowedKnn", "height": H, "width": W, "scale": scale, "dtype": str(dtype)}
             | {"layout": str(layout), **kernel, "flops": flops, "floor_ms": floor}
-            | {"times_floor": kernel["ms"]["p50"] / floor, "goal_times_floor": 3.0}
+            | {"times_floor": kernel["ms"]["p50"] / floor, "target_times_floor": 3.0}
             | {"plain": reference, **compare(kernel, reference)}
         )
     return results
@@ -129,7 +129,7 @@ def run_adapn_gather(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
             results.append(
                 {"operator": "AdaPNGather", "height": H, "width": W, "scale": scale, "dtype": str(dtype)}
                 | {"layout": str(layout), "neighbors": name, **kernel, "bytes": moved, "floor_ms": floor}
-                | {"times_floor": kernel["ms"]["p50"] / floor, "goal_times_floor": 1.5}
+                | {"times_floor": kernel["ms"]["p50"] / floor, "target_times_floor": 1.5}
                 | {"plain": reference, **compare(kernel, reference)}
             )
     return results

@@ -24,7 +24,7 @@ from benchmarks.graph_overhead import convolutions
 from train import IGNN
 
 SIZES = [(270, 480), (540, 960)]
-GOAL_OVER_CONVOLUTIONS, GOAL_TIMES_FASTER = 1.15, 10.0
+TARGET_OVER_CONVOLUTIONS, TARGET_TIMES_FASTER = 1.15, 10.0
 ROUNDS = 3
 
 Network = Callable[[Tensor], Tensor]
@@ -90,13 +90,13 @@ def measure_network(name: str, net: IGNN, height: int, width: int) -> dict[str, 
         "megapixels_per_second": lr.shape[2] * lr.shape[3] * net.config.scale**2 / 1e3 / ms["ours"],
         "convolutions_ms": ms["convolutions"],
         "times_convolutions": ms["ours"] / ms["convolutions"],
-        "goal_times_convolutions": GOAL_OVER_CONVOLUTIONS,
+        "target_times_convolutions": TARGET_OVER_CONVOLUTIONS,
         "rounds": rounds,
         "without_cuda_graph": ours,
         "psnr_to_float32_db": difference,
         "plain": plain,
         **compare(ours, plain),
-        "goal_times_faster": GOAL_TIMES_FASTER,
+        "target_times_faster": TARGET_TIMES_FASTER,
     }
 
 

@@ -76,11 +76,11 @@ def test_one_benchmark_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     document = read(tmp_path / "memory.json")
     peaks = [found["peak_bytes"] for found in document["rows"][0]["measurements"]["alternatives"].values()]
     assert 30e6 < min(peaks) < max(peaks) < 400e6
-    assert len(document["goals"]) >= 2
+    assert len(document["targets"]) >= 2
     json.dumps(document)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_has_what_the_command_calls(name: str) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
-    assert all(callable(getattr(module, function)) for function in ("cases", "measure", "goals", "table"))
+    assert all(callable(getattr(module, function)) for function in ("cases", "measure", "targets", "table"))

@@ -1,4 +1,4 @@
-"""Results files: shape, resuming, refusing; the README's section made from them."""
+"""Results files: shape, resuming, refusing; the pages made from them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import peers, report, results
+from benchmarks import cards, peers, plots, report, results
 from benchmarks.__main__ import main
-from benchmarks.results import Results, ResultsError, check, environment, goal, key_of, read
+from benchmarks.results import Results, ResultsError, check, environment, key_of, read, target
+from runtime.models import bundled_models
 
 TIMES = {"p50": 1.0, "p90": 1.0, "p99": 1.0, "min": 1.0, "max": 1.0}
 FOUND = {"rounds": 3, "warm_up_s": 1.0, "wall_s": TIMES, "cpu_s": TIMES, "stages_s": {}, "peak_bytes": 10**8}
-MEASUREMENTS = {"alternatives": {"a": FOUND}, "against": None, "ratios": {}, "derived": {}}
+FIT = {"constant_bytes": 1e8, "bytes_per_pixel": 1.0, "largest_deviation": 0.0}
+MEASUREMENTS = {"alternatives": {"a": FOUND}, "against": None, "ratios": {}, "derived": FIT}
 CONFIG = {"model": "ignn-s", "sizes": [64], "threads": 1}
 
 
@@ -33,10 +35,10 @@ def test_a_run_resumes(tmp_path: Path) -> None:
     assert {**CONFIG, "threads": 2} not in again
     other = {**CONFIG, "model_sha256": "1"}
     again.add(other, MEASUREMENTS, (0.1, 0.2, 0.3))
-    again.finish([other], lambda rows: [goal("few rows", len(rows), 1)])
+    again.finish([other], lambda rows: [target("few rows", len(rows), 1)])
     document = read(path)
     assert [row["config"] for row in document["rows"]] == [other]  # that of the earlier model file is gone
-    assert document["goals"][0]["met"]
+    assert document["targets"][0]["met"]
     assert CONFIG not in Results(path, "memory", environment(1), fresh=True)
 
 
@@ -60,7 +62,7 @@ def test_rows_of_another_environment_are_refused(tmp_path: Path, differing: dict
 def test_shape_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     good = written(path).document
-    good["goals"] = [goal("g", 2.0, 1.0)]
+    good["targets"] = [target("g", 2.0, 1.0)]
     check(good)
 
     def refused(change: str) -> None:
@@ -80,7 +82,7 @@ def test_shape_is_checked(tmp_path: Path) -> None:
         "row['measurements']['alternatives']['a']['peak_bytes'] = float('nan')",
         "row['measurements']['ratios'] = {'b': {'wall': 1.0}}",
         "d['rows'].append(row)",
-        "d['goals'][0]['met'] = True",
+        "d['targets'][0]['met'] = True",
     ):
         refused(change)
     path.write_text("{}")
@@ -94,56 +96,118 @@ def test_keys_are_of_the_whole_configuration() -> None:
 
 def memory_document(folder: Path, *, measured: float = 0.5) -> None:
     file = written(folder / "memory.json")
-    file.document["goals"] = [goal("memory of it", measured, 1.0, "GB")]
+    file.document["targets"] = [target("memory of it", measured, 1.0, "GB")]
     file.write()
 
 
-def readme(folder: Path) -> Path:
-    path = folder / "README.md"
-    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    return path
-
-
-def test_the_section_is_made_from_the_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "draw", lambda folder: None)
+def test_figures_stand_before_their_targets(tmp_path: Path) -> None:
     memory_document(tmp_path)
-    path = readme(tmp_path)
-    report.update_readme(tmp_path, path)
-    text = path.read_text()
-    assert text.startswith(f"before\n{report.BEGIN}\n")
-    assert text.endswith(f"{report.END}\nafter\n")
-    assert "old" not in text
-    assert "| memory of it | 1 GB    | 0.5 GB   | met |" in text
-    assert environment(1)["cpu"] in text
-    report.update_readme(tmp_path, path)
-    assert path.read_text() == text
+    text = report.results_section(tmp_path)
+    assert "| memory of it | 0.5 GB   | 1 GB            |      |" in text
+    assert "python -m benchmarks memory" in text
+    assert environment(1)["cpu"] in text.replace("\n", " ")
 
 
-def test_a_missed_goal_needs_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_above_its_target_needs_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory_document(tmp_path, measured=1.5)
-    reasons = tmp_path / "reasons"
-    reasons.write_text("{}")
-    monkeypatch.setattr(report, "REASONS", reasons)
-    with pytest.raises(ResultsError, match="'memory of it' is missed"):
-        report.section(tmp_path)
-    reasons.write_text(json.dumps({"memory of it": "it is large"}))
-    assert "missed: it is large" in report.section(tmp_path)
+    notes = tmp_path / "notes"
+    notes.write_text("{}")
+    monkeypatch.setattr(report, "NOTES", notes)
+    with pytest.raises(ResultsError, match="'memory of it' is above its target"):
+        report.results_section(tmp_path)
+    notes.write_text(json.dumps({"memory of it": "It is large."}))
+    assert "| It is large. |" in report.results_section(tmp_path)
 
 
 def test_machines_are_not_mixed(tmp_path: Path) -> None:
     memory_document(tmp_path)
     written(tmp_path / "scaling.json", "scaling", cpu="another")
     with pytest.raises(ResultsError, match="not measured on the same machine"):
-        report.section(tmp_path)
+        report.results_section(tmp_path)
 
 
-def test_a_readme_without_the_section_is_left_alone(tmp_path: Path) -> None:
-    memory_document(tmp_path)
-    path = tmp_path / "README.md"
-    path.write_text("text")
+def pages(repository: Path) -> dict[str, Path]:
+    """Both pages, their generated sections out of date."""
+    sections = {"README.md": ("models", "performance"), "benchmarks/README.md": ("results",)}
+    found = {}
+    for name, inside in sections.items():
+        found[name] = repository / name
+        found[name].parent.mkdir(exist_ok=True)
+        parts = ["\nold\n".join(report.markers(section)) for section in inside]
+        found[name].write_text("\n".join(["before", *parts, "after\n"]))
+    return found
+
+
+def test_the_pages_are_made_from_the_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "draw", lambda folder: None)
+    made = pages(tmp_path)
+    report.update_pages(results.FOLDER, tmp_path)
+    texts = {name: path.read_text() for name, path in made.items()}
+    for text in texts.values():
+        assert text.startswith("before\n<!-- ")
+        assert text.endswith(" end -->\nafter\n")
+        assert "old" not in text.splitlines()
+    assert "[**ignn-s-x2**]" in texts["README.md"]
+    assert "## Throughput" in texts["benchmarks/README.md"]
+    report.update_pages(results.FOLDER, tmp_path)
+    assert {name: path.read_text() for name, path in made.items()} == texts
+
+
+def test_a_page_without_its_markers_stops_before_any_page_changes(tmp_path: Path) -> None:
+    made = pages(tmp_path)
+    made["benchmarks/README.md"].write_text("text")
+    before = made["README.md"].read_text()
     with pytest.raises(ResultsError, match="must hold these two lines"):
-        report.update_readme(tmp_path, path)
-    assert path.read_text() == "text"
+        report.update_pages(results.FOLDER, tmp_path)
+    assert made["README.md"].read_text() == before
+    assert made["benchmarks/README.md"].read_text() == "text"
+
+
+def section_of(page: Path, name: str) -> str:
+    begin, end = report.markers(name)
+    return page.read_text(encoding="utf-8").split(f"{begin}\n")[1].split(end)[0]
+
+
+def test_the_committed_pages_are_up_to_date() -> None:
+    root = results.REPOSITORY
+    assert section_of(root / "README.md", "models") == report.models_section()
+    assert section_of(root / "README.md", "performance") == report.performance_section()
+    assert section_of(root / "benchmarks" / "README.md", "results") == report.results_section()
+
+
+def test_the_models_table_is_of_the_cards_and_the_results() -> None:
+    text = report.models_section()
+    model = next(model for model in bundled_models() if model.scale == 2)
+    row = next(line for line in text.splitlines() if f"[**{model.name}**]" in line)
+    for value in model.psnr_y_db.values():
+        assert f"{value:.2f}" in row
+    (peers_row,) = read(results.FOLDER / "peers.json")["rows"]
+    assert (peers_row["config"]["height"], peers_row["config"]["ours"]) == (256, "ignn-s")
+    seconds = peers_row["measurements"]["alternatives"]["ignn-s, ONNX Runtime"]["wall_s"]["p50"]
+    assert row.rstrip("| ").endswith(f"{seconds:.3g}")
+
+
+def test_a_card_that_contradicts_models_json_is_refused(tmp_path: Path) -> None:
+    model = bundled_models()[0]
+    (tmp_path / f"{model.name}.md").write_text(
+        f"# x\n\n## Quality\n\n| method | Set5 |\n| --- | --- |\n| {model.name} | 99.00 / 0.9 |\n\n## Training\n"
+    )
+    with pytest.raises(ResultsError, match=r"99\.0.*models\.json"):
+        cards.read_quality(model, tmp_path)
+    with pytest.raises(ResultsError, match="Write the model's card"):
+        cards.read_quality(model, tmp_path / "nowhere")
+
+
+def test_a_cards_cell_may_be_not_measured(tmp_path: Path) -> None:
+    model = bundled_models()[0]
+    sets = list(model.psnr_y_db)
+    rows = {model.name: [f"{value:.2f} / 0.9" for value in model.psnr_y_db.values()]}
+    rows["bicubic"] = ["not measured"] * len(sets)
+    lines = [["method", *sets], ["---"] * (1 + len(sets)), *([name, *cells] for name, cells in rows.items())]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (tmp_path / f"{model.name}.md").write_text(f"# x\n\n## Quality\n\n{table}\n")
+    scores = cards.read_quality(model, tmp_path)
+    assert scores == {model.name: model.psnr_y_db, "bicubic": dict.fromkeys(sets)}
 
 
 def test_errors_are_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +248,7 @@ def test_what_switching_would_bring_is_said_of_float32(tmp_path: Path) -> None:
 def test_a_benchmark_without_curves_is_drawn_as_bars(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     peers_file(tmp_path)
-    report.draw(tmp_path)
+    plots.draw(tmp_path)
     drawn = (tmp_path / "peers.svg").read_text()
     assert "EDSR, exact" in drawn
     assert "absent" not in drawn
