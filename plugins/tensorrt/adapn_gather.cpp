@@ -1,7 +1,5 @@
 #include "adapn_gather.h"
 
-#include <cstdio>
-
 #include "../kernels/geometry.h"
 
 using nvinfer1::DataType;
@@ -19,9 +17,7 @@ std::vector<PluginField> AdaPNGather::fields() const {
 }
 
 // Without eps: no time depends on it.
-void AdaPNGather::write_timing_id(char* text, size_t size) const {
-    std::snprintf(text, size, "%s scale=%d", kKernels, scale);
-}
+std::string AdaPNGather::attributes() const { return "scale=" + std::to_string(scale); }
 
 bool AdaPNGather::read(const nvinfer1::PluginFieldCollection& fields) {
     if (!read_attribute(kName, fields, IntegerAttribute{"scale", &scale}) ||

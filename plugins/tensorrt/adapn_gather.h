@@ -1,6 +1,7 @@
 // ignn::AdaPNGather for TensorRT. Inputs features, index; one output; attributes scale, eps.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "../kernels/adapn_gather/adapn_gather.h"
@@ -18,7 +19,7 @@ struct AdaPNGather {
     float eps;
 
     std::vector<nvinfer1::PluginField> fields() const;
-    void write_timing_id(char* text, size_t size) const;
+    std::string attributes() const;
     bool read(const nvinfer1::PluginFieldCollection& fields);
     bool output_types(const nvinfer1::DataType* inputs, nvinfer1::DataType* outputs) const;
     bool output_shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,

@@ -1,6 +1,7 @@
 // ignn::WindowedKnn for TensorRT. Inputs query, key; outputs index, edge; attributes k, window, scale.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "../kernels/windowed_knn/windowed_knn.h"
@@ -17,7 +18,7 @@ struct WindowedKnn {
     int32_t k, window, scale;
 
     std::vector<nvinfer1::PluginField> fields() const;
-    void write_timing_id(char* text, size_t size) const;
+    std::string attributes() const;
     bool read(const nvinfer1::PluginFieldCollection& fields);
     bool output_types(const nvinfer1::DataType* inputs, nvinfer1::DataType* outputs) const;
     bool output_shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import asyncio
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -52,25 +49,6 @@ def test_tiles_of_the_default_are_exact(caplog: pytest.LogCaptureFixture) -> Non
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
     assert not caplog.records
-
-
-def test_the_readme_for_app_developers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## For the app developer")[1]
-    code = section.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    photograph = Image.open(ROOT / "assets" / "sample.png").convert("RGB").resize((30, 20))
-    photograph.save("photo.jpg")
-    Path("broken.png").write_bytes(b"no picture")
-    shown: list[Image.Image] = []
-    names: dict[str, Any] = {"asyncio": asyncio, "paths": ["photo.jpg"] * 3, "show": shown.append, "image": photograph}
-    program = compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-
-    async def run() -> None:
-        await eval(program, names)
-
-    asyncio.run(run())
-    assert [picture.size for picture in (Image.open("large.png"), *shown, names["picture"])] == [(60, 40)] * 5
-    assert "broken.png is not an image" in capsys.readouterr().out
 
 
 @pytest.mark.shared
