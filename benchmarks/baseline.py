@@ -1,6 +1,6 @@
-"""Against a straightforward PyTorch version, which does what the released code does.
+"""The network against a straightforward PyTorch version that does what the released code does.
 
-It materialises the patches of all neighbors at once, spreads edge labels over high resolution and runs both
+That version materialises the patches of all neighbors at once, spreads edge labels over high resolution and runs both
 edge-conditioned networks there (`straightforward` below). Same weights, same photograph, in turns.
 """
 
@@ -69,10 +69,8 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue  # for the table alone
         name = f"{row['config']['model']}, {row['config']['height']} x {row['config']['width']}"
         ratio = row["measurements"]["ratios"][OURS]
-        found.append(target(f"{name}: time over the straightforward version's (3.3 x faster)", ratio["wall"], 1 / 3.3))
-        found.append(
-            target(f"{name}: memory over the straightforward version's (5 x less)", ratio["peak_memory"], 1 / 5)
-        )
+        found.append(target(f"{name}: time over the straightforward version's", ratio["wall"], 1 / 3.3))
+        found.append(target(f"{name}: memory over the straightforward version's", ratio["peak_memory"], 1 / 5))
         difference = row["measurements"]["derived"][f"difference of {OURS}"]
         found.append(target(f"{name}: largest difference of the pictures", difference, LARGEST_DIFFERENCE, "of 255"))
     return found

@@ -1,4 +1,4 @@
-"""What the graph costs: the model against the same model's convolutions alone, in turns.
+"""The network against its own convolutions alone, in turns: the difference is what the graph costs.
 
 "Convolutions alone" is the exported file in which each `ignn` node is an Expand of a few values to the shape of its
 output, and what sums up the folded neighbors at high resolution is gone too: every convolution remains, on the same

@@ -1,4 +1,4 @@
-"""Peak resident memory of a process that enlarges one image as a whole, against its pixels."""
+"""Peak resident memory of a process that enlarges one image as a whole, by the image's size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user would take instead: a plain EDSR of the same width and depth, in every runtime that can be installed.
+"""What one could take instead: a plain EDSR of the same width and depth, in every runtime that can be installed.
 
 The same photograph, in turns, in float32 unless the name says otherwise: `OpenVINO` by default, and ncnn, may compute
 in less than float32 where the CPU can, which shows in the difference of the pictures.

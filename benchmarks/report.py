@@ -18,7 +18,7 @@ NOTES = Path(__file__).resolve().parent / "reasons.json"
 
 _TITLES = {
     "baseline": "A straightforward version",
-    "graph_overhead": "What the graph costs",
+    "graph_overhead": "The graph beside its convolutions",
     "memory": "Memory",
     "peers": "Other networks and runtimes",
     "scaling": "Time against pixels",
@@ -136,7 +136,7 @@ def results_section(folder: Path = FOLDER) -> str:
     """Return the tables and plots of `benchmarks/README.md`."""
     documents = read_all(folder)
     notes = json.loads(NOTES.read_text(encoding="utf-8"))
-    lines = [_machine(documents), "", "## Key figures", ""]
+    lines = [_machine(documents), "## Key figures", ""]
     figures = [_figure(entry, notes) for document in documents.values() for entry in document["targets"]]
     if figures:
         lines.append(markdown(figures))

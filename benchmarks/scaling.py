@@ -1,4 +1,4 @@
-"""Time against pixels: the slope of their logarithms is 1 where time is linear in the pixels."""
+"""Time by the number of pixels: the slope of their logarithms is 1 where time grows linearly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a cold process: the import, and the first picture, against what ONNX Runtime alone takes.
+"""The import and the first picture of a fresh process, against ONNX Runtime alone.
 
 Each sample is a process of its own; CPU time is that of the process. "onnxruntime alone" imports NumPy and onnxruntime,
 opens the same file with default options and runs it once on the same pixels.

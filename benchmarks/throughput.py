@@ -1,8 +1,8 @@
-"""Images and megapixels a second, with the time of each stage apart.
+"""Images and megapixels per second, and the time of each stage.
 
 Stages: decode (PNG file to pixels), to_device (pixels to the network's float32 planes, where the network runs),
-compute, to_host (the network's planes to pixels in host memory), encode (pixels to a PNG file). One case is varied
-along one direction at a time: size, batch, model, backend, precision, threads.
+compute, to_host (the network's planes to pixels in host memory), encode (pixels to a PNG file). Each case differs from
+the first in one thing: size, batch, model, backend, precision or threads.
 """
 
 from __future__ import annotations

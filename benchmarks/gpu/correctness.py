@@ -29,6 +29,7 @@ class Outcomes:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the GPU tests and write their outcomes; return pytest's exit status."""
     require_gpu()
     outcomes = Outcomes()
     chosen = sys.argv[1:] if argv is None else argv

@@ -68,34 +68,37 @@ def rates() -> dict[str, float]:
 
 
 def windowed_knn_flops(H: int, W: int, scale: int) -> int:
-    """Return the FLOPs of the distances that count: every query against the keys of its own window."""
+    """Return the FLOPs of the distances that are needed: every query against the keys of its own window."""
     n1, n2 = H // scale // 2, W // scale // 2
     keys = n1 * n2 if max(n1, n2) <= WINDOW else min(WINDOW, n1, n2) ** 2
     return 2 * 9 * E * keys * (H // 2) * (W // 2)
 
 
 def adapn_gather_bytes(H: int, W: int, scale: int, element: int) -> int:
-    """Return the bytes of features and index read once and output written once."""
+    """Return the bytes of reading features and index once and writing the output once."""
     return element * C * H * W * (1 + scale**2) + 4 * (H // 2) * (W // 2)
 
 
 def own_keys(H: int, W: int, scale: int) -> Tensor:
-    """Return for every query the key at its own place: neighbors as coherent as they can be."""
+    """Return for every query the key at its own place, which is the best case for the caches."""
     rows = (torch.arange(H // 2) // scale).clamp(max=H // scale // 2 - 1)
     columns = (torch.arange(W // 2) // scale).clamp(max=W // scale // 2 - 1)
     return (rows[:, None] * (W // scale // 2) + columns).int()[None].cuda()
 
 
 def compare(kernel: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """Return how much faster and smaller a kernel is; None where the reference ran out of memory."""
     faster = reference["ms"]["p50"] / kernel["ms"]["p50"] if "ms" in reference else None
     return {"times_faster": faster, "times_less_memory": reference["peak_bytes"] / max(kernel["peak_bytes"], 1)}
 
 
 def random_map(channels: int, H: int, W: int, dtype: torch.dtype) -> Tensor:
+    """Return normal random numbers on the GPU, (1, channels, H, W)."""
     return torch.randn(1, channels, H, W, device="cuda").to(dtype)
 
 
 def run_windowed_knn(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[str, float]) -> list[dict[str, Any]]:
+    """Return WindowedKnn's results for one map, one for each memory layout."""
     query, key = random_map(E, H, W, dtype), random_map(E, H // scale, W // scale, dtype)
     reference = measure(lambda: plain.windowed_knn(query, key, K, WINDOW, scale), repeats=5)
     flops = windowed_knn_flops(H, W, scale)
@@ -114,6 +117,7 @@ def run_windowed_knn(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
 
 
 def run_adapn_gather(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[str, float]) -> list[dict[str, Any]]:
+    """Return AdaPNGather's results for one map, one for each memory layout and choice of neighbors."""
     query, key = random_map(E, H, W, dtype), random_map(E, H // scale, W // scale, dtype)
     found, _ = torch.ops.ignn.windowed_knn(query, key, K, WINDOW, scale)
     neighbors = {"random in window": found[..., 0].contiguous(), "own key": own_keys(H, W, scale)}
@@ -145,6 +149,7 @@ def register_kernels(argv: list[str] | None, description: str | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure both kernels at all sizes, scales and types, and write the results; return the exit status."""
     register_kernels(argv, __doc__)
     torch.manual_seed(0)
     rate = rates()

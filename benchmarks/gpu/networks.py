@@ -44,7 +44,7 @@ def as_cuda_graph(network: Network, lr: Tensor) -> Callable[[], Tensor]:
     """Capture a call of the network; what is returned replays it."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is done once, such as choosing algorithms, must not be captured
+    with torch.cuda.stream(side):  # choosing algorithms, done once, must not be captured
         for _ in range(3):
             network(lr)
     torch.cuda.current_stream().wait_stream(side)
@@ -75,7 +75,7 @@ def measure_network(name: str, net: IGNN, height: int, width: int) -> dict[str, 
     lr = photograph(height, width)
     with torch.inference_mode():
         expected = net(lr)
-    ours = measure(partial(in_half(net), lr))  # without the graph: its memory is set aside once and for all
+    ours = measure(partial(in_half(net), lr))  # without a CUDA graph, whose memory is allocated once and kept
     replays = {"ours": as_cuda_graph(in_half(net), lr)}
     difference = psnr(replays["ours"](), expected)
     replays["convolutions"] = as_cuda_graph(in_half(partial(convolutions, net)), lr)
@@ -111,6 +111,7 @@ def largest_plain_side(net: IGNN) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure both networks at all sizes and write the results; return the exit status."""
     register_kernels(argv, __doc__)
     torch.backends.cudnn.benchmark = True
     results = []

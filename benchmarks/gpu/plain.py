@@ -1,6 +1,6 @@
 """The two graph operators as one would first write them in PyTorch: every patch is materialised.
 
-They are what the kernels are measured against, and hold to the meaning of train/ops.py.
+The kernels are measured against them. Their meaning is that of train/ops.py.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.rtx_engine MODEL.onnx [--size 256]
 
 Builds MODEL for compute capabilities 8.0, 8.6, 8.9 and 12.0, the plugin inside, then runs each engine here by
-runtime/backends/trt.py: time from host memory to host memory, and the difference from ONNX Runtime on the CPU. What
-the library refuses is kept with its words. Writes benchmarks/gpu/results/rtx_engine_<gpu>.json.
+runtime/backends/trt.py: time from host memory to host memory, and the difference from ONNX Runtime on the CPU. An
+engine that the library refuses is listed with its message. Writes benchmarks/gpu/results/rtx_engine_<gpu>.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RUNS = 10
 
 
 def measure(model: Path, library: Path, capability: str, lr: NDArray[np.float32], expected: NDArray) -> dict[str, Any]:
-    """Build for one compute capability and run here; what it came to, or what refused and why."""
+    """Build for one compute capability and run here; return times and differences, or the error's text."""
     outcome: dict[str, Any] = {}
     size = (1, *lr.shape[2:])
     profile = Profile((1, 1, 1), size, (1, 2 * size[1], 2 * size[2]))
@@ -61,6 +61,7 @@ def measure(model: Path, library: Path, capability: str, lr: NDArray[np.float32]
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Build and run an engine for each compute capability and write the results; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--size", type=int, default=256, help="height and width of the LR image")
