@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cards import PLAIN, read_quality
+from benchmarks.cards import PLAIN, PLAIN_NETWORK, read_quality
 from benchmarks.measure import load
 from benchmarks.plots import draw
 from benchmarks.results import FOLDER, REPOSITORY, ResultsError, read, read_all
@@ -59,49 +59,53 @@ def _replaced(path: Path, name: str, section: str, text: str | None = None) -> s
 
 def models_section(folder: Path = FOLDER) -> str:
     """Return the README's table of models: quality by the cards, seconds by the measurements."""
-    models = sorted(bundled_models(), key=lambda model: model.scale)
-    lines = [line for model in models for line in _model_lines(model, folder)]
     machine = read(folder / "peers.json")["environment"]
+    models = bundled_models()
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
         f'"{PLAIN}" is the backbone alone, without the graph. Seconds: one photograph of '
         f"256 x 256 through the network, ONNX Runtime on {machine['threads']} threads of {machine['cpu']}. "
         "SSIM, training data and licence: the model's card."
     )
+    lines = [line for scale in (2, 3, 4) for line in _scale_lines(scale, models, folder)]
     return f"{markdown(lines)}\n{_wrapped(note)}"
 
 
-def _model_lines(model: BundledModel, folder: Path) -> list[dict[str, Any]]:
-    scores = read_quality(model)
-    sets = list(model.psnr_y_db)
-    seconds = _seconds(model, folder)
-    names = {
-        "bicubic": "bicubic",
-        PLAIN: PLAIN,
-        model.name: f"[**{model.name}**](runtime/models/{model.name}.md)",
-    }
-    scores = {method: scores.get(method, dict.fromkeys(sets)) for method in names}
+def _scale_lines(scale: int, models: list[BundledModel], folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of one scale: bicubic, the plain network if it is not bundled, the bundled models."""
+    sets = list(dict.fromkeys(name for model in models for name in model.psnr_y_db))
+    here = sorted((model for model in models if model.scale == scale), key=lambda model: model.name)
+    scores = {method: row for model in here for method, row in read_quality(model).items()}
+    seconds = _seconds(folder) if scale == 2 else {}  # the benchmarks' networks are all x2
+    plain = [] if f"{PLAIN_NETWORK}-x{scale}" in scores else [PLAIN]
+    names = {method: method for method in ("bicubic", *plain) if here}
+    names |= {model.name: f"[**{model.name}**](runtime/models/{model.name}.md)" for model in here}
+    sizes = {model.name: f"{model.size_bytes / 1e6:.1f} MB" for model in here}
+    networks = {PLAIN: PLAIN_NETWORK} | {model.name: model.name.removesuffix(f"-x{scale}") for model in here}
     return [
         {
-            "scale": f"x{model.scale}",
-            "network": names[method],
-            "file": f"{model.size_bytes / 1e6:.1f} MB" if method == model.name else "",
-            **{name: "not measured" if row[name] is None else f"{row[name]:.2f}" for name in sets},
-            "seconds": seconds.get(method, ""),
+            "scale": f"x{scale}",
+            "network": shown_name,
+            "file": sizes.get(method, ""),
+            **{name: _decibels(scores.get(method, {}).get(name)) for name in sets},
+            "seconds": "" if method == "bicubic" else seconds.get(networks[method], "not measured"),
         }
-        for method, row in scores.items()
+        for method, shown_name in names.items()
     ]
 
 
-def _seconds(model: BundledModel, folder: Path) -> dict[str, str]:
-    """Return, by method, the median time of a photograph of 256 x 256; the two networks were measured in turns."""
-    name = model.name.removesuffix(f"-x{model.scale}")
-    for row in read(folder / "peers.json")["rows"] if model.scale == 2 else []:  # the benchmarks' networks are all x2
-        if (row["config"]["ours"], row["config"]["height"], row["config"]["width"]) == (name, 256, 256):
-            found = row["measurements"]["alternatives"]
-            labels = {model.name: f"{name}, ONNX Runtime", PLAIN: "EDSR, ONNX Runtime"}
-            return {method: shown(found[label]["wall_s"]["p50"]) for method, label in labels.items()}
-    return dict.fromkeys((model.name, PLAIN), "not measured")
+def _decibels(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
+
+
+def _seconds(folder: Path) -> dict[str, str]:
+    """Return, by network, the median time of a photograph of 256 x 256; they were measured in turns."""
+    for row in read(folder / "peers.json")["rows"]:
+        config, found = row["config"], row["measurements"]["alternatives"]
+        if (config["height"], config["width"]) == (256, 256):
+            labels = {config["ours"]: f"{config['ours']}, ONNX Runtime", config["plain"]: "EDSR, ONNX Runtime"}
+            return {network: shown(found[label]["wall_s"]["p50"]) for network, label in labels.items()}
+    return {}
 
 
 def performance_section(folder: Path = FOLDER) -> str:
