@@ -29,7 +29,7 @@ ROOMS = {
     "models": GROUND,
     "pictures": GROUND,
     "backends": GROUND | {"models"},
-    "tiles": GROUND | {"backends"},
+    "tiles": GROUND | {"pictures", "backends"},
     "super_resolver": GROUND | {"models", "pictures", "backends", "tiles"},
     "commands": GROUND | {"models", "pictures", "backends", "tiles", "super_resolver"},
     "cli": GROUND,  # it finds its commands in a table, and loads the one that was asked for
