@@ -23,7 +23,7 @@ _HOME = {"IgnnError": ".errors", "SuperResolver": ".super_resolver"}
 if IN_CLONE and __name__ in ("ignn", "runtime"):
     from .two_names import share_modules
 
-    share_modules(loaded=__name__, other="runtime" if __name__ == "ignn" else "ignn")
+    share_modules(__name__, "runtime" if __name__ == "ignn" else "ignn")
 
 
 def __getattr__(name: str) -> object:

@@ -38,7 +38,7 @@ CLONE_COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `ignn` with these arguments (default: those of the process); returns the exit code."""
+    """Run `ignn` with these arguments (default: those of the process); return the exit code."""
     parser = argparse.ArgumentParser(
         prog="ignn",
         description="Graph-network image super-resolution.",
@@ -46,14 +46,17 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ignn {_version()}")
-    parser.add_argument("command", help="one of the commands below")
+    parser.add_argument("command", nargs="?", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see `ignn COMMAND --help`")
     parsed = parser.parse_args(argv)
+    if parsed.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     return run_command(f"ignn {parsed.command}", lambda: _run(parsed.command, parsed.arguments))
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run a command as every one is run: an error of ours is one message; returns the exit code.
+    """Run a command as every one is run: an error of ours is one message. Return the exit code.
 
     Args:
         name: what the user typed, e.g. `ignn upscale` or `python export/to_onnx.py`.
@@ -95,7 +98,8 @@ def _run(name: str, arguments: list[str]) -> int:
             f"what trains and exports. Go to the clone's folder, and run `ignn {name}` there."
         )
     if clone != PACKAGE_FOLDER.parent:  # the clone's own code, in a process that holds no other copy of it
-        return subprocess.call([sys.executable, "-m", "runtime.cli", name, *arguments])
+        code = subprocess.call([sys.executable, "-m", "runtime.cli", name, *arguments])
+        return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it
     if str(clone) not in sys.path:
         sys.path.insert(0, str(clone))
     module, function, _ = CLONE_COMMANDS[name]

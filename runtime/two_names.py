@@ -11,14 +11,31 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
+from importlib.util import find_spec, spec_from_loader
+from pathlib import Path
 from types import ModuleType
 
 
-def share_modules(*, loaded: str, other: str) -> None:
-    """Make the package `other` and everything below it names of the modules of the package `loaded`."""
+def share_modules(one: str, two: str) -> None:
+    """Make two names of a package, and of everything below it, names of the same modules: of those loaded first.
+
+    Args:
+        one: the name under which the package is being imported now.
+        two: its other name. It is loaded already where a wheel is installed, and a clone is the working folder.
+    """
+    if sys.modules.get(two) is sys.modules[one]:  # the package is imported again, by importlib.reload
+        return
+    if two in sys.modules and not _is_ours(sys.modules[two]):  # a stranger has the name
+        return
+    loaded, other = (two, one) if two in sys.modules else (one, two)
+    for name in [name for name in sys.modules if name.startswith(other + ".")]:
+        del sys.modules[name]  # what this import has loaded until now
     sys.modules[other] = sys.modules[loaded]
     sys.meta_path.insert(0, _Finder(loaded, other))
+
+
+def _is_ours(package: ModuleType) -> bool:
+    return any((Path(folder) / Path(__file__).name).is_file() for folder in getattr(package, "__path__", ()))
 
 
 class _Finder(MetaPathFinder):
@@ -28,7 +45,10 @@ class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if not name.startswith(self._other + "."):
             return None
-        module = import_module(self._loaded + name.removeprefix(self._other))
+        same = self._loaded + name.removeprefix(self._other)
+        if find_spec(same) is None:
+            return None
+        module = import_module(same)
         return spec_from_loader(name, _SameModule(module), is_package=hasattr(module, "__path__"))
 
 

@@ -159,7 +159,24 @@ def test_an_approximate_halo_is_told(x2_model, sample, tmp_path):
 def test_help_lists_the_commands(ignn):
     code, out, _ = ignn("--help")
     assert code == 0
-    assert {"upscale", "compare", "models"} <= set(out.split())
+    listed = [re.fullmatch(r"  (\S+) +(\S.*)", line) for line in out.split("commands:")[1].splitlines()]
+    assert [line[1] for line in listed if line] == [*cli.COMMANDS, *cli.CLONE_COMMANDS]
+    assert len({line.start(2) for line in listed if line}) == 1  # one column
+
+
+def test_without_a_command_they_are_listed(ignn):
+    code, out, error = ignn()
+    assert (code, out) == (2, "")
+    assert set(cli.COMMANDS) | set(cli.CLONE_COMMANDS) <= set(error.split())
+
+
+@pytest.mark.parametrize("name", [*cli.COMMANDS, *cli.CLONE_COMMANDS])
+def test_every_command_says_what_it_does(ignn, name):
+    code, out, error = ignn(name, "--help")
+    assert (code, error) == (0, "")
+    usage, description, *_ = out.split("\n\n")
+    assert usage.startswith(f"usage: ignn {name} ")
+    assert re.fullmatch(r"[A-Z][^:]*\..*|[A-Z].*\.", description, re.DOTALL), description
 
 
 def test_a_command_whose_extra_is_absent(ignn, monkeypatch):

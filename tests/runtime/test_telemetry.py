@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WAYS_IN = {
     "command": "from runtime.cli import main; main(['upscale', picture, '-o', 'large.png', '--model', model])",
     "Python": "from runtime import SuperResolver; SuperResolver(model)(picture).save('large.png')",
-    "the wheel's name": "from ignn import SuperResolver; SuperResolver(model)(picture).save('large.png')",
+    "the other name": "import runtime; from ignn import SuperResolver; SuperResolver(model)(picture).save('large.png')",
     "doctor": "from runtime.cli import main; main(['doctor'])",
 }
 
