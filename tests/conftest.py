@@ -1,12 +1,14 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and the last line of a run: what was skipped, and what would bring it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from skipped import describe_skipped
 
 # Some tests import ONNX Runtime themselves; the project's own import is runtime/backends/onnx_runtime.py.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -26,3 +28,12 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("shared data is absent (expected ../shared with golden/ and data/)")
     return folder
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped]
+        terminalreporter.write_line(describe_skipped(reasons))

@@ -11,21 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
 
-from ..clone import PACKAGE_FOLDER
+from ..clone import PACKAGE_FOLDER, install_command
 from ..errors import BackendUnavailableError, UsageError
 
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 FLAVORS: tuple[Flavor, ...] = get_args(Flavor)
 NAMES: dict[Flavor, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-
-INSTALL: dict[Flavor, str] = {
-    "tensorrt": "pip install 'tensorrt>=10.15,<12'",
-    "tensorrt-rtx": (
-        "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13 && "
-        "pip install --no-deps 'tensorrt_rtx_cu13_bindings==1.7.1.116'"
-    ),
-}
-"""What to type where it is missing."""
 
 _PROVIDER = "onnxruntime_ep_nv_tensorrt_rtx"  # ONNX Runtime's provider, which brings TensorRT-RTX's libraries
 _BINDINGS = "tensorrt_rtx_bindings"
@@ -41,6 +32,11 @@ def check_flavor(name: str) -> Flavor:
         if name == flavor:
             return flavor
     raise UsageError(f"Invalid backend ({name!r}). Supported values are {', '.join(map(repr, FLAVORS))}.")
+
+
+def install_hint(flavor: Flavor) -> str:
+    """Return what to type where this TensorRT is missing."""
+    return "pip install 'tensorrt>=10.15,<12'" if flavor == "tensorrt" else install_command("rtx")
 
 
 def import_tensorrt(flavor: Flavor) -> ModuleType:
@@ -62,7 +58,7 @@ def import_tensorrt(flavor: Flavor) -> ModuleType:
         return importlib.import_module(_BINDINGS)
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(
-            f"{NAMES[flavor]} cannot be imported ({error}). Install it with: {INSTALL[flavor]}"
+            f"{NAMES[flavor]} cannot be imported ({error}). Install it with: {install_hint(flavor)}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..backends.gpus import list_gpus
 from ..backends.plugin_library import check_plugin
-from ..backends.tensorrt_library import FLAVORS, INSTALL, NAMES, Flavor, import_tensorrt, provider_libraries
+from ..backends.tensorrt_library import FLAVORS, NAMES, Flavor, import_tensorrt, install_hint, provider_libraries
 from ..clone import PACKAGE_FOLDER, find_clone, install_command
 from ..errors import IgnnError
 from ..models import bundled_models
@@ -29,8 +29,11 @@ EXTRAS = {
 
 CLONE_EXTRAS = {
     "train": (("torch", "onnx", "onnxscript", "tensorboard", "polygraphy"), "training, measuring and exporting"),
-    "rtx": (("onnxruntime-ep-nv-tensorrt-rtx-cu13", "polygraphy"), "TensorRT-RTX's engines"),
-    "test": (("pytest", "hypothesis", "scikit-image", "pypng"), "the tests"),
+    "rtx": (
+        ("onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt_rtx_cu13_bindings", "polygraphy"),
+        "TensorRT-RTX's engines",
+    ),
+    "test": (("pytest", "hypothesis", "scikit-image", "pypng", "matplotlib"), "the tests"),
     "test-ui": (("gradio", "playwright"), "the tests of the page"),
     "bench": (("matplotlib", "ncnn", "pnnx", "openvino", "opencv-python-headless"), "the benchmarks"),
     "dev": (("ruff", "mypy", "clang-format", "types-tqdm"), "the linters of .ci/run"),
@@ -82,7 +85,7 @@ def findings() -> Iterator[Finding]:
         "with -DTENSORRT_INCLUDE=TensorRT/include",
     )
     for flavor in FLAVORS:
-        yield Finding(NAMES[flavor], _tensorrt(flavor), f"Only for its engines: {INSTALL[flavor]}")
+        yield Finding(NAMES[flavor], _tensorrt(flavor), f"Only for its engines: {install_hint(flavor)}")
     yield Finding("Polygraphy", _version("polygraphy"), "Only for building engines: pip install polygraphy")
     yield Finding("pycuda", _version("pycuda"), "Only for --backend tensorrt and tensorrt-rtx: pip install pycuda")
     try:

@@ -35,7 +35,7 @@ def tensorrt_rtx() -> None:
         if all(importlib.util.find_spec(name) for name in names):
             break
     else:
-        pytest.skip("TensorRT-RTX is not installed (tensorrt_rtx_cu13_bindings, onnxruntime-ep-nv-tensorrt-rtx-cu13)")
+        pytest.skip("TensorRT-RTX is not installed")
     if importlib.util.find_spec("polygraphy") is None:
         pytest.skip("Polygraphy is not installed")
 

@@ -101,7 +101,7 @@ def trt(host_library: Callable[..., Path]) -> ModuleType:
     bindings = importlib.util.find_spec("tensorrt_rtx_bindings")
     libraries = provider_libraries()
     if bindings is None or not libraries:
-        pytest.skip("TensorRT-RTX is not installed (tensorrt_rtx_cu13_bindings, onnxruntime-ep-nv-tensorrt-rtx-cu13)")
+        pytest.skip("TensorRT-RTX is not installed")
     core, parser = libraries
     alias = ["-x", "c++", "/dev/null", "-x", "none", "-Wl,-soname,libtensorrt_rtx.so", "-Wl,--no-as-needed", core]
     for library in (core, host_library("tensorrt_rtx_alias", *alias), parser):

@@ -41,7 +41,6 @@ def test_an_empty_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     for command in (
         *(install_command(extra) for extra in ("cpu", "gpu", *doctor.EXTRAS, *doctor.CLONE_EXTRAS)),
         "pip install 'tensorrt>=10.15,<12'",
-        "tensorrt_rtx_cu13_bindings==",
         "cmake -S plugins -B build",
         "pip install polygraphy",
         f"There is no plugin library {tmp_path / 'none.so'}",
