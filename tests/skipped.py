@@ -17,6 +17,7 @@ REMEDIES = {
     r"Chromium": "playwright install chromium",
     r"could not import|needs PyAV|pyvips|\[stream\]|matplotlib|pypng|olygraphy": "pip install -e '.[test]'",
     r"Linux|POSIX|/proc|resource module|terminal|symbolic links|shell script": "Linux",
+    r"Python .* is not here": "that Python, on the path or of pyenv",
     r"is not installed": "the system's packages cmake and g++",
 }
 """What brings a skipped test, by words of its reason."""
