@@ -6,6 +6,7 @@ import argparse
 import importlib
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -199,6 +200,15 @@ def test_arguments_and_errors_of_the_class_are_described() -> None:
     assert classes == described & classes, f"docs/api.md does not name {sorted(classes - described)}"
     table = text.split("### Errors")[1].split("Warnings go")[0]
     assert set(re.findall(r"`(\w+Error)`", table)) - {"ValueError"} <= classes
+
+
+def test_every_extra_is_described() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    table = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8").split("## Extras")[1].split("##")[0]
+    described = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(.*?)`", row)
+    }
+    assert described == set(project["optional-dependencies"])
 
 
 def test_settings_of_a_run_have_the_defaults_that_are_described() -> None:
