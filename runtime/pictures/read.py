@@ -1,7 +1,8 @@
-"""Image files to pictures and back."""
+"""Image files, on disk or in memory, to pictures."""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import threading
@@ -47,11 +48,30 @@ class ImageFile:
         frames: one picture; several for an animation or a TIFF of several pages.
         durations_ms: how long each frame is shown; empty for what is not an animation.
         loop: how often an animation is shown; 0: for ever.
+        format: Pillow's name of the format that was read, such as `JPEG`; None for what was not read.
     """
 
     frames: list[Picture]
     durations_ms: list[int]
     loop: int = 0
+    format: str | None = None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an image file lies.
+
+    Attributes:
+        name: what errors call it.
+        file: its path, or its bytes.
+    """
+
+    name: str
+    file: Path | bytes
+
+    def open(self) -> ImageFileType:
+        """Read the header."""
+        return Image.open(io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file)
 
 
 def read_still(path: Path, *, max_pixels: int | None = None) -> Picture:
@@ -76,44 +96,64 @@ def read_file(path: Path, *, max_pixels: int | None = None) -> ImageFile:
         raise ImageReadError(f"There is no file {path}.")
     if path.is_dir():
         raise ImageReadError(f"{path} is a folder; a file is expected.")
+    return _read_source(_Source(str(path), path), path.stat().st_size, max_pixels)
+
+
+def read_bytes(data: bytes, *, name: str = "The picture", max_pixels: int | None = None) -> ImageFile:
+    """Read all that an image file in memory holds, as `read_file` does.
+
+    Args:
+        data: the file's content.
+        name: what errors call it; it begins their messages.
+        max_pixels: largest picture that is decoded; None: Pillow's own limit.
+
+    Raises:
+        ImageReadError: empty, truncated, not an image.
+        ImageTooLargeError: more than `max_pixels` pixels, of all frames together.
+    """
+    return _read_source(_Source(name, data), len(data), max_pixels)
+
+
+def _read_source(source: _Source, size: int, max_pixels: int | None) -> ImageFile:
+    name = source.name
+    if size == 0:
+        raise ImageReadError(f"{name} is empty (0 bytes). Replace it.")
     try:
-        if path.stat().st_size == 0:
-            raise ImageReadError(f"{path} is empty (0 bytes). Replace it.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about odd metadata and about sizes that are checked here
-            with _opened(path, max_pixels) as image:
-                return _read(path, image, max_pixels)
+            with _opened(source, max_pixels) as image:
+                return _read(source, image, max_pixels)
     except UnidentifiedImageError as error:
-        raise ImageReadError(f"{path} is not an image in a format that Pillow reads. Convert it to PNG.") from error
+        raise ImageReadError(f"{name} is not an image in a format that Pillow reads. Convert it to PNG.") from error
     except (ImageReadError, ImageTooLargeError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{path}: {error} If you trust it, raise the limit with --max-pixels.") from error
+        raise ImageTooLargeError(f"{name}: {error} If you trust it, raise the limit with --max-pixels.") from error
     except MemoryError as error:
-        raise ImageTooLargeError(f"{path} does not fit in memory. Use --stream.") from error
+        raise ImageTooLargeError(f"{name} does not fit in memory. Use --stream.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise ImageReadError(
-            f"{path} is damaged or truncated ({error or type(error).__name__}). Replace it."
+            f"{name} is damaged or truncated ({error or type(error).__name__}). Replace it."
         ) from error
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int | None) -> Iterator[ImageFileType]:
+def _opened(source: _Source, max_pixels: int | None) -> Iterator[ImageFileType]:
     pillow = Image.MAX_IMAGE_PIXELS
     limit = _limit(max_pixels)
     if limit is None or pillow is None or limit <= 2 * pillow:
-        image = Image.open(path)
+        image = source.open()
     else:
         # Pillow's limit is global to the process: lift it for this header only, and only if a larger one was asked for.
         with _limit_lock:
             Image.MAX_IMAGE_PIXELS = limit
             try:
-                image = Image.open(path)
+                image = source.open()
             finally:
                 Image.MAX_IMAGE_PIXELS = pillow
     with image:
         pixels = image.width * image.height
-        _check_pixels(path, f"{image.width} x {image.height} = ", pixels, limit)
+        _check_pixels(source.name, f"{image.width} x {image.height} = ", pixels, limit)
         yield image
 
 
@@ -123,22 +163,22 @@ def _limit(max_pixels: int | None) -> int | None:
     return 2 * Image.MAX_IMAGE_PIXELS
 
 
-def _check_pixels(path: Path, what: str, pixels: int, limit: int | None) -> None:
+def _check_pixels(name: str, what: str, pixels: int, limit: int | None) -> None:
     if limit is not None and pixels > limit:
         raise ImageTooLargeError(
-            f"{path} has {what}{pixels:,} pixels; the limit is {limit:,}. "
+            f"{name} has {what}{pixels:,} pixels; the limit is {limit:,}. "
             f"If you trust it, give --max-pixels {pixels} (in Python max_pixels={pixels})."
         )
 
 
-def _read(path: Path, image: ImageFileType, max_pixels: int | None) -> ImageFile:
+def _read(source: _Source, image: ImageFileType, max_pixels: int | None) -> ImageFile:
     count, limit = getattr(image, "n_frames", 1), _limit(max_pixels)
     if count > MAX_FRAMES:
-        raise ImageTooLargeError(f"{path} has {count} frames; at most {MAX_FRAMES} are read.")
+        raise ImageTooLargeError(f"{source.name} has {count} frames; at most {MAX_FRAMES} are read.")
     if image.format == "MPO":  # a photograph with a preview or a second view behind it
         count = 1
-    if count == 1 and (deep := _read_deep_color(path, image, max_pixels)) is not None:
-        return ImageFile([_oriented(deep, image)], [])
+    if count == 1 and (deep := _read_deep_color(source, image, max_pixels)) is not None:
+        return ImageFile([_oriented(deep, image)], [], format=image.format)
     frames, durations, pixels = [], [], 0
     for index in range(count):
         image.seek(index)
@@ -146,36 +186,37 @@ def _read(path: Path, image: ImageFileType, max_pixels: int | None) -> ImageFile
         size = image.width * image.height
         pixels += size
         later = 0 if image.format == "TIFF" else (count - index - 1) * size
-        _check_pixels(path, f"{count} frames with " if count > 1 else "", pixels + later, limit)
+        _check_pixels(source.name, f"{count} frames with " if count > 1 else "", pixels + later, limit)
         image.load()
         frames.append(_oriented(from_pil(image), image))
         durations.append(round(image.info.get("duration", 100) or 100))
     animated = count > 1 and image.format != "TIFF"
-    return ImageFile(frames, durations if animated else [], int(image.info.get("loop", 1 if animated else 0)))
+    loop = int(image.info.get("loop", 1 if animated else 0))
+    return ImageFile(frames, durations if animated else [], loop, image.format)
 
 
-def _read_deep_color(path: Path, image: ImageFileType, max_pixels: int | None) -> Picture | None:
+def _read_deep_color(source: _Source, image: ImageFileType, max_pixels: int | None) -> Picture | None:
     """16-bit color of PNG and TIFF, of which Pillow keeps the upper bytes only: decoded a second time with the byte
     order turned round, which gives the lower bytes. None if the file has no 16-bit color."""
     raw = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
     if len(raw) != 1 or not isinstance(mode := raw.pop(), str) or ";16" not in mode or mode.startswith("I"):
         return None
     if mode == "LA;16B":  # 4 bytes a pixel, which is RGBA of 8 bits
-        values = _decode(path, "RGBA", max_pixels).astype(np.uint16)
+        values = _decode(source, "RGBA", max_pixels).astype(np.uint16)
         color: NDArray[Any] = values[..., 0:1] << 8 | values[..., 1:2]
         alpha: NDArray[Any] | None = values[..., 2] << 8 | values[..., 3]
     else:
         order = mode[-1]
         turned = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[order]
-        high = _decode(path, mode, max_pixels).astype(np.uint16)
-        both = high << 8 | _decode(path, mode[:-1] + turned, max_pixels)
+        high = _decode(source, mode, max_pixels).astype(np.uint16)
+        both = high << 8 | _decode(source, mode[:-1] + turned, max_pixels)
         color = both[..., :3]
         alpha = both[..., 3] if both.shape[2] == 4 else None
     return Picture(color, alpha, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
 
 
-def _decode(path: Path, raw_mode: str, max_pixels: int | None) -> NDArray[np.uint8]:
-    with _opened(path, max_pixels) as image:
+def _decode(source: _Source, raw_mode: str, max_pixels: int | None) -> NDArray[np.uint8]:
+    with _opened(source, max_pixels) as image:
         image.tile = [
             tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
             for tile in image.tile

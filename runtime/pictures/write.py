@@ -1,7 +1,8 @@
-"""Pictures to image files: format by suffix, whole or absent."""
+"""Pictures to image files, on disk or in memory: format by suffix, whole or absent."""
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import zlib
@@ -104,28 +105,70 @@ def write_file(content: ImageFile, path: Path, options: WriteOptions | None = No
     """
     options = options or WriteOptions()
     target = format_of(path)
-    frames = [_prepared(frame, path, target, options) for frame in content.frames]
+    frames = _checked(content, str(path), target, options)
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        _encode(file, frames, content, str(path), target, options)
+
+
+def write_bytes(
+    content: ImageFile, suffix: str, options: WriteOptions | None = None, *, name: str = "the result"
+) -> bytes:
+    """Return the content of the image file that `write_file` would write.
+
+    Args:
+        content: what to write.
+        suffix: the format, by its suffix, such as `.png`.
+        options: how to write.
+        name: what errors call the file.
+
+    Raises:
+        ImageWriteError: the format cannot hold this, or there is no such format.
+    """
+    options = options or WriteOptions()
+    target = format_of(Path(f"{name}{suffix}"))
+    file = io.BytesIO()
+    try:
+        _encode(file, _checked(content, name, target, options), content, name, target, options)
+    except OSError as error:  # of an encoder: there is no disk
+        raise ImageWriteError(f"Cannot write {name} as {target.pillow}: {error}. Choose another suffix.") from error
+    return file.getvalue()
+
+
+def suffix_of_format(pillow: str | None) -> str:
+    """Return the suffix of the format that Pillow calls so (`ImageFile.format`); `.png` for one that is not written."""
+    if pillow == "MPO":  # a JPEG with a preview behind it
+        pillow = "JPEG"
+    return next((suffix for suffix, target in FORMATS.items() if target.pillow == pillow), ".png")
+
+
+def _checked(content: ImageFile, name: str, target: Format, options: WriteOptions) -> list[Picture]:
+    """Return the frames as the format takes them."""
+    frames = [_prepared(frame, name, target, options) for frame in content.frames]
     if len(frames) > 1 and not (target.animation if content.durations_ms else target.pages):
         holders = [suffix for suffix, f in FORMATS.items() if (f.animation if content.durations_ms else f.pages)]
         raise ImageWriteError(
-            f"{path}: {target.pillow} holds one picture, the input has {len(frames)}. Use {', '.join(holders)}."
+            f"{name}: {target.pillow} holds one picture, the input has {len(frames)}. Use {', '.join(holders)}."
         )
-    with atomic_path(path) as temporary:
-        try:
-            with temporary.open("w+b") as file:
-                if target.deep and frames[0].color.dtype == np.uint16 and len(frames) == 1:
-                    (write_deep_png if target.pillow == "PNG" else _write_deep_tiff)(file, frames[0])
-                else:
-                    _write_pillow(file, frames, content, target, options)
-        except (ValueError, TypeError, KeyError, RuntimeError, struct.error) as error:
-            raise ImageWriteError(f"Cannot write {path} as {target.pillow}: {error}. Choose another suffix.") from error
+    return frames
 
 
-def _prepared(picture: Picture, path: Path, target: Format, options: WriteOptions) -> Picture:
+def _encode(
+    file: BinaryIO, frames: list[Picture], content: ImageFile, name: str, target: Format, options: WriteOptions
+) -> None:
+    try:
+        if target.deep and frames[0].color.dtype == np.uint16 and len(frames) == 1:
+            (write_deep_png if target.pillow == "PNG" else _write_deep_tiff)(file, frames[0])
+        else:
+            _write_pillow(file, frames, content, target, options)
+    except (ValueError, TypeError, KeyError, RuntimeError, struct.error) as error:
+        raise ImageWriteError(f"Cannot write {name} as {target.pillow}: {error}. Choose another suffix.") from error
+
+
+def _prepared(picture: Picture, name: str, target: Format, options: WriteOptions) -> Picture:
     height, width = picture.color.shape[:2]
     if max(height, width) > target.most_pixels_a_side:
         raise ImageWriteError(
-            f"{path}: {target.pillow} holds at most {target.most_pixels_a_side} pixels a side, the result has "
+            f"{name}: {target.pillow} holds at most {target.most_pixels_a_side} pixels a side, the result has "
             f"{width} x {height}. Use .png or .tif."
         )
     if options.background_rgb is not None:
@@ -133,11 +176,11 @@ def _prepared(picture: Picture, path: Path, target: Format, options: WriteOption
     if picture.alpha is not None and not target.alpha:
         if picture.alpha.min() < picture.maximum:
             raise ImageWriteError(
-                f"{path}: {target.pillow} holds no transparency. Give --background white (or another), or use .png."
+                f"{name}: {target.pillow} holds no transparency. Give --background white (or another), or use .png."
             )
         picture = replace(picture, alpha=None)
     if picture.color.dtype != np.uint8 and not target.deep:
-        logger.warning("%s: reduced to 8 bits a channel, which is what %s holds", path.name, target.pillow)
+        logger.warning("%s: reduced to 8 bits a channel, which is what %s holds", Path(name).name, target.pillow)
         picture = eight_bits(picture)
     return replace(picture, exif=_resized_exif(picture))
 

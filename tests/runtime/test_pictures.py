@@ -12,8 +12,8 @@ from press_profile import cmyk_profile
 
 from runtime import SuperResolver, cli, errors
 from runtime.pictures.picture import Picture, from_pil, network_input
-from runtime.pictures.read import ImageFile, read_file, read_still
-from runtime.pictures.write import WriteOptions, write_file
+from runtime.pictures.read import ImageFile, read_bytes, read_file, read_still
+from runtime.pictures.write import WriteOptions, suffix_of_format, write_bytes, write_file
 
 png = pytest.importorskip("png", reason="needs pypng, of the test extra")
 tifffile = pytest.importorskip("tifffile")
@@ -360,3 +360,51 @@ def test_sixteen_bit_color_as_pil_is_reduced_with_a_word(x2_model, tmp_path, dee
         result = SuperResolver(x2_model)(write_png(tmp_path / "deep.png", deep[..., :3]))
     assert result.mode == "RGB"
     assert "16-bit" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".gif"])
+def test_bytes_are_read_and_written_as_files_are(photograph, tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    Image.fromarray(photograph).save(path, icc_profile=SRGB)
+    content = read_bytes(path.read_bytes())
+    of_file = read_file(path)
+    assert content.format == of_file.format
+    assert np.array_equal(content.frames[0].color, of_file.frames[0].color)
+    assert content.frames[0].icc == of_file.frames[0].icc
+    assert suffix_of_format(content.format) == suffix
+    write_file(content, tmp_path / f"out{suffix}")
+    assert write_bytes(content, suffix) == (tmp_path / f"out{suffix}").read_bytes()
+
+
+def test_sixteen_bits_in_memory(tmp_path, deep):
+    path = write_png(tmp_path / "deep.png", deep)
+    content = read_bytes(path.read_bytes())
+    assert np.array_equal(content.frames[0].color, deep[..., :3])
+    assert np.array_equal(content.frames[0].alpha, deep[..., 3])
+    for suffix in (".png", ".tif"):
+        (tmp_path / f"again{suffix}").write_bytes(write_bytes(content, suffix))
+        assert np.array_equal(read_file(tmp_path / f"again{suffix}").frames[0].color, deep[..., :3])
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"\x89PNG\r\n\x1a\n"])
+def test_errors_about_bytes_speak_of_what_the_user_gave(data):
+    with pytest.raises(errors.ImageReadError, match=r"^cat\.png is "):
+        read_bytes(data, name="cat.png")
+
+
+def test_truncated_and_large_pictures_in_memory(sample):
+    whole = sample.read_bytes()
+    with pytest.raises(errors.ImageReadError, match=r"^The picture is damaged or truncated"):
+        read_bytes(whole[: len(whole) // 2])
+    with pytest.raises(errors.ImageTooLargeError, match=r"^The picture has .* the limit is 10\."):
+        read_bytes(whole, max_pixels=10)
+
+
+def test_bytes_of_a_format_that_cannot_hold_them(deep):
+    content = ImageFile([Picture(deep[..., :3], deep[..., 3])], [])
+    with pytest.raises(errors.ImageWriteError, match=r"^the result: JPEG holds no transparency"):
+        write_bytes(content, ".jpg")
+    with pytest.raises(errors.ImageWriteError, match=r"Invalid output suffix \(\.doc\)"):
+        write_bytes(content, ".doc")
+    assert suffix_of_format("PCX") == ".png"
+    assert suffix_of_format("MPO") == ".jpg"
