@@ -36,10 +36,10 @@ def bundle(
 ) -> str:
     """Export with fp16-stored weights into `runtime/models`, measure the file itself and describe it in `models.json`.
 
-    The same weights go to `train/weights` as a checkpoint.
+    The same weights go to `train/weights` as a checkpoint, unless it lies there already.
 
     Args:
-        checkpoint: a trained network.
+        checkpoint: a trained network, or one of stage backbone, which becomes a model without a graph.
         name: what users will call it; also the file's name.
         folders: HR images to measure on, e.g. Set5.
         license_name: SPDX name of the weights' licence.
@@ -66,7 +66,9 @@ def bundle(
         content = new.read_bytes()
     # The very numbers of the ONNX file, for whoever trains on.
     WEIGHTS.mkdir(exist_ok=True)
-    save_checkpoint(round_weights(net).half(), WEIGHTS / f"{name}.pt")
+    if checkpoint.resolve().parent != WEIGHTS.resolve():
+        stage = {"fit": BACKBONE} if is_backbone(checkpoint) else {}
+        save_checkpoint(round_weights(load_checkpoint(checkpoint)).half(), WEIGHTS / f"{name}.pt", **stage)
     if edsr is not None:
         save_checkpoint(round_weights(edsr).half(), WEIGHTS / f"{name}-backbone.pt", fit=BACKBONE)
     entry = {
@@ -74,6 +76,7 @@ def bundle(
         "file": file.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
+        "kind": "plain" if net.config.graph == "none" else "graph",
         "scale": scale,
         "precision": "fp16",
         "training_data": _TRAINING_DATA,

@@ -23,33 +23,37 @@ def halo(config: IGNNConfig) -> int:
     An output pixel depends on the graph's features within the field of the layers after it; these on the patches over
     them and on the whole search window of those patches; and what lies there on the field of the layers before the
     graph. Rounded up to a multiple of 2s, on which crops must begin as tiles do. Exact as long as the search window is
-    as large in the crop as in the whole image.
+    as large in the crop as in the whole image. Without a graph only the layers count.
     """
     s = config.graph_scale
     # 3 x 3 convolutions at LR size reach 1 pixel; at HR size 1/s, and 1/(2s) behind the second upsampler of x4.
     downsample = 1 + 1 + 1  # 5 x 5 at HR size, two 3 x 3
     deep = 2 + 2 * (config.blocks - config.graph_after) + 1 + 1  # fuse_b, blocks, last convolution, upsampler
-    large = (2 + (1.5 if config.scale == 4 else 1)) / s  # fuse_up, tail
+    tail = 1.5 if config.scale == 4 else 1
+    large = (2 + tail) / s  # fuse_up, tail
     # From a pixel to the first key of a query over it: 2 pixels to the corner of the query's patch, up to s - 1 queries
     # of 2 pixels until i // s, half a window of key patches 2s pixels apart. The last key is nearer.
     window = 2 + 2 * (s - 1) + 2 * s * (config.window // 2)
     features = 1 + 2 * config.graph_after
     embedding = 2 * s + 2 * s  # two 3 x 3 on the reduced image, whose pixels reach 2s pixels around their centre
     exact = downsample + deep + ceil(large) + window + max(features, embedding)
+    if config.graph == "none":
+        exact = 1 + 2 * config.blocks + 1 + 1 + ceil(tail / s)  # head, blocks, last convolution, upsampler, tail
     return ceil(exact / (2 * s)) * 2 * s
 
 
 def metadata(net: IGNN, precision: str, bytes_per_pixel: int) -> dict[str, str]:
     """Return the model's `metadata_props`; every value is a string."""
     config = net.config
+    has_graph = config.graph != "none"
     return {
         "ignn.format": FORMAT,
         "ignn.name": _name(config),
         "ignn.version": _version(),
         "ignn.scale": str(config.scale),
         "ignn.graph_scale": str(config.graph_scale),
-        "ignn.window": str(config.window),
-        "ignn.k": str(config.neighbors),
+        "ignn.window": str(config.window if has_graph else 0),
+        "ignn.k": str(config.neighbors if has_graph else 0),
         "ignn.value_range": "0..255",
         "ignn.color": "RGB",
         "ignn.halo": str(halo(config)),
@@ -70,9 +74,10 @@ def weights_sha256(net: IGNN) -> str:
 
 
 def _name(config: IGNNConfig) -> str:
-    """Return the name of the preset that this is, if any, and the scale: a label for people."""
-    preset = next((name for name, known in PRESETS.items() if replace(known, scale=config.scale) == config), "custom")
-    return f"{preset} x{config.scale}"
+    """Return the name of the preset that this is, if any, and the scale: a label for people. No graph: EDSR's name."""
+    names = {replace(known, scale=config.scale): name for name, known in PRESETS.items()}
+    names |= {replace(known, graph="none"): name.replace("ignn", "edsr") for known, name in names.items()}
+    return f"{names.get(config, 'custom')} x{config.scale}"
 
 
 def _version() -> str:

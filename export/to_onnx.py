@@ -31,6 +31,7 @@ from export.network import ExportedIGNN
 from export.precision import round_weights, store_weights_as_half, to_half
 from train import IGNN, load_checkpoint
 from train.checkpoint import CheckpointError, is_backbone
+from train.warm_start import plain_backbone
 from train.whole_file import whole_file
 
 Precision = Literal["fp32", "fp16"]
@@ -100,7 +101,9 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
     """Translate a network: input `lr` (N, 3, H, W), output `sr` (N, 3, scale*H, scale*W), both float32 RGB 0..255.
 
     Each graph operator is one node of domain `ignn`, with the plugin's attributes and a model-local function as body.
+    A network without a graph holds standard operators alone.
     """
+    has_graph = net.config.graph != "none"
     dynamic = {0: torch.export.Dim("N", min=1), 2: torch.export.Dim("H", min=1), 3: torch.export.Dim("W", min=1)}
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -109,7 +112,7 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore", FutureWarning)
             program = torch.onnx.export(
-                ExportedIGNN(net).eval(),
+                (ExportedIGNN(net) if has_graph else net).eval(),
                 (torch.zeros(_TRACED_SIZE),),
                 dynamo=True,
                 verbose=False,
@@ -124,7 +127,8 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
     assert program is not None
     model = program.model_proto
     model.ir_version = min(model.ir_version, _NEWEST_IR_VERSION)
-    model.functions.extend(functions())
+    if has_graph:
+        model.functions.extend(functions())
     _forget_how_it_was_traced(model)
     return model
 
@@ -152,10 +156,11 @@ def export_onnx(
         if value not in ("fp32", "fp16"):
             raise ExportError(f"Invalid {name} ({value!r}). Supported values are fp32, fp16.")
     config = net.config
-    if (config.graph, config.adapn, config.ecn) != ("graphagg", True, True):
+    if config.graph != "none" and (config.graph, config.adapn, config.ecn) != ("graphagg", True, True):
         raise ExportError(
             f"Invalid network (graph={config.graph!r}, adapn={config.adapn}, ecn={config.ecn}). The paper's "
-            "comparisons are for measuring (`ignn evaluate`); what is exported has graph='graphagg', adapn and ecn."
+            "comparisons are for measuring (`ignn evaluate`). Supported are graph='graphagg' with adapn and ecn, and "
+            "graph='none'."
         )
     output = Path(output)
     if not output.parent.is_dir():
@@ -187,19 +192,13 @@ def _forget_how_it_was_traced(model: onnx.ModelProto) -> None:
 
 
 def load_trained(path: Path) -> IGNN:
-    """Load a checkpoint whose graph has been trained.
+    """Load what a checkpoint was trained as: of the backbone stage, whose graph is still random, the plain backbone.
 
     Raises:
         CheckpointError: if it holds no network.
-        ExportError: if it is of the backbone stage, whose graph is still random.
     """
     net = load_checkpoint(path)
-    if is_backbone(path):
-        raise ExportError(
-            f"Checkpoint {path} is of the backbone stage: its graph is still random. Train the whole network from it "
-            f"first: ignn train --start {path} --stage whole"
-        )
-    return net
+    return plain_backbone(net) if is_backbone(path) else net
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -222,6 +221,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         net = load_trained(arguments.checkpoint)
+        if net.config.graph == "none":
+            sys.stdout.write("The network has no graph: what is exported is plain EDSR.\n")
         sys.stdout.write(f"Exporting {arguments.checkpoint} and comparing ONNX Runtime with PyTorch ...\n")
         lines = export_onnx(net, arguments.output, precision=arguments.precision, weights=arguments.weights)
     except (CheckpointError, ExportError, OSError) as error:

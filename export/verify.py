@@ -159,12 +159,12 @@ def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
     try:
         import torch
 
-        import train
+        from export.to_onnx import load_trained
         from train.checkpoint import CheckpointError
     except ModuleNotFoundError as error:
         raise NotRunError(f"{error.name} is not installed: {install_command('train')}") from error
     try:
-        net = train.load_checkpoint(checkpoint)
+        net = load_trained(checkpoint)
     except (CheckpointError, OSError) as error:
         raise UsageError(f"Invalid --checkpoint: {error}") from error
     with torch.no_grad():

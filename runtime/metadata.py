@@ -119,7 +119,7 @@ def read_metadata(
         value_range="0..255",
         halo=integer("halo", 0, 4096),
         tile_multiple=multiple,
-        window=integer("window", 1, 1024),
+        window=integer("window", 0, 1024),
         exact=True,
         precision=choice("precision", "fp32", "fp16"),
         bytes_per_pixel=integer("bytes_per_pixel", 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,

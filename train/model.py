@@ -61,6 +61,8 @@ class IGNN(nn.Module):
         Returns:
             (N, 3, scale * H, scale * W) RGB, nominally 0..255, neither rounded nor clamped.
         """
+        if self.config.graph == "none":
+            return self.forward_backbone(lr)
         H, W = lr.shape[-2:]
         least, scale = self.config.minimum_size, self.config.scale
         lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
@@ -73,10 +75,7 @@ class IGNN(nn.Module):
 
     def _aggregate(self, features: Tensor, lr: Tensor, lr_down: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the features for the second half of the body, and those at graph scale if there are any."""
-        graph = self.config.graph
-        if graph == "none":
-            return features, None
-        if graph == "non-local":
+        if self.config.graph == "non-local":
             return self.non_local(features), None
         if lr_down is None:
             lr_down = self.reduce(lr)

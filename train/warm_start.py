@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -78,6 +79,14 @@ def take_backbone_out(net: IGNN) -> None:
     if not (_close(tail.weight, _passing(tail.weight)) and _close(first[..., 1, 1], torch.cat([read, -read]))):
         return
     tail.weight.copy_(read.reshape(3, 3, 3, C).permute(2, 3, 0, 1))
+
+
+def plain_backbone(net: IGNN) -> IGNN:
+    """Return the backbone as a network of its own: graph "none", the same weights, the output of `forward_backbone`."""
+    plain = IGNN(replace(net.config, graph="none")).eval()
+    weights = net.state_dict()
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    return plain
 
 
 def _passing(tail: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import sys
 
 from ..models import BundledModel, bundled_models
 
+_KINDS = {"graph": "IGNN: a graph lends patches detail from one another", "plain": "EDSR: convolutions alone, no graph"}
+
 
 def main(argv: list[str]) -> int:
     """Run `ignn models`; return the exit code."""
@@ -29,6 +31,7 @@ def describe(model: BundledModel, *, default: bool) -> str:
     lines = [
         f"{model.name}{' (default)' if default else ''}",
         f"  scale     x{model.scale}",
+        f"  network   {_KINDS.get(model.kind, model.kind)}",
         f"  file      {model.file}, {model.size_bytes / 1e6:.1f} MB, {model.precision}",
         f"  sha256    {model.sha256}",
         f"  PSNR (Y)  {psnr or 'not measured'}",

@@ -3,9 +3,9 @@
 Schema of `models.json`::
 
     {"default": "<name>",
-     "models": [{"name": str, "file": str, "sha256": 64 hex digits, "size_bytes": int, "scale": int,
-                 "precision": "fp32" | "fp16", "training_data": str, "license": str,
-                 "psnr_y_db": {"Set5": float, ...}}]}
+     "models": [{"name": str, "file": str, "sha256": 64 hex digits, "size_bytes": int,
+                 "kind": "graph" | "plain", "scale": int, "precision": "fp32" | "fp16",
+                 "training_data": str, "license": str, "psnr_y_db": {"Set5": float, ...}}]}
 
 `default` is the name of one entry. `python -m runtime.models` checks every file against its entry.
 """
@@ -33,6 +33,7 @@ class BundledModel:
         file: file name beside `models.json`.
         sha256: checksum of the file, lower-case hex.
         size_bytes: size of the file.
+        kind: `graph` (IGNN) or `plain` (its backbone alone: EDSR).
         scale: output size over input size.
         precision: `fp32` or `fp16` (of the stored weights).
         training_data: what it was trained on, with licences.
@@ -44,6 +45,7 @@ class BundledModel:
     file: str
     sha256: str
     size_bytes: int
+    kind: str
     scale: int
     precision: str
     training_data: str

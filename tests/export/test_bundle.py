@@ -13,6 +13,7 @@ from export import bundle
 from runtime import models
 from train import IGNN, IGNNConfig, load_checkpoint, save_checkpoint
 from train.checkpoint import is_backbone
+from train.evaluate import load_upscaler
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest
     (model,) = models.bundled_models()
     assert model.checked_path()
     assert set(model.psnr_y_db) == {"Tiny"}
+    assert model.kind == "graph"
     assert_kept(folders / "net.pt", folders / "weights" / "tiny-x2.pt")
     assert sorted(p.name for p in (folders / "models").iterdir()) == ["models.json", "tiny-x2.onnx"]
 
@@ -77,8 +79,24 @@ def test_a_failure_changes_nothing(folders: Path, capsys: pytest.CaptureFixture[
     assert not list((folders / "models").iterdir())
 
 
-def test_a_backbone_is_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backbone_is_bundled_as_a_plain_model(folders: Path) -> None:
     net = load_checkpoint(folders / "net.pt")
     save_checkpoint(net, folders / "net.pt", fit={"stage": "backbone"})
-    assert run(folders) == 1
-    assert "its graph is still random" in capsys.readouterr().err
+    assert run(folders) == 0
+    (model,) = bundled_models(folders / "models")
+    assert model.kind == "plain"
+    upscale, _ = load_upscaler(folders / "models" / model.file)
+    lr = np.random.default_rng(0).integers(0, 256, (14, 16, 3), dtype=np.uint8)
+    expected = net.forward_backbone(torch.from_numpy(lr).permute(2, 0, 1)[None].float())
+    np.testing.assert_allclose(upscale(lr), expected[0].permute(1, 2, 0).detach(), atol=0.5)
+    # Whoever trains on begins at a backbone, whose graph is random.
+    assert is_backbone(folders / "weights" / "tiny-x2.pt")
+    kept = (folders / "weights" / "tiny-x2.pt").read_bytes()
+
+    # From the kept weights: the same model, and nothing is kept twice.
+    (folders / "net.pt").unlink()
+    (folders / "weights" / "tiny-x2.pt").rename(folders / "weights" / "backbone.pt")
+    (folders / "net.pt").symlink_to(folders / "weights" / "backbone.pt")
+    assert run(folders) == 0
+    assert bundled_models(folders / "models") == [model]
+    assert [(path.name, path.read_bytes()) for path in (folders / "weights").iterdir()] == [("backbone.pt", kept)]

@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from export.metadata import halo, metadata
+from runtime.metadata import read_metadata
 from train import IGNN, IGNNConfig
 
 
-def small(scale: int) -> IGNN:
+def small(scale: int, **overrides: str) -> IGNN:
     torch.manual_seed(scale)
     config = IGNNConfig(scale=scale, channels=4, blocks=2, graph_after=1, residual_scale=1.0, neighbors=3, window=6)
-    return IGNN(config).eval()
+    return IGNN(replace(config, **overrides)).eval()
 
 
+@pytest.mark.parametrize("graph", ["graphagg", "none"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_tile_with_this_halo_is_exact_and_with_little_less_is_not(scale: int) -> None:
-    net = small(scale).double()  # so that rounding cannot hide or feign a difference
+def test_a_tile_with_this_halo_is_exact_and_with_little_less_is_not(scale: int, graph: str) -> None:
+    net = small(scale, graph=graph).double()  # so that rounding cannot hide or feign a difference
     step = 2 * net.config.graph_scale
     context = halo(net.config)
     assert context % step == 0
@@ -40,7 +42,8 @@ def test_a_tile_with_this_halo_is_exact_and_with_little_less_is_not(scale: int) 
     with torch.no_grad():
         whole = net(lr)
     assert difference(context) < 1e-10
-    assert difference(context - 2 * step) > 1e-5, "two steps less are enough: the halo is too large"
+    less = 2 * step if graph == "graphagg" else step
+    assert difference(context - less) > 1e-5, "less is enough: the halo is too large"
 
 
 def test_halo_grows_with_the_window_and_the_depth() -> None:
@@ -58,7 +61,15 @@ def test_metadata_is_complete_and_made_of_strings() -> None:
     assert json.loads(props["ignn.config"]) == net.config.to_dict()
     assert (props["ignn.scale"], props["ignn.graph_scale"], props["ignn.tile_multiple"]) == ("4", "2", "4")
     assert props["ignn.name"] == "custom x4"
+    assert props["ignn.window"] == "6"
     assert len(props["ignn.weights_sha256"]) == 64
     with torch.no_grad():
         net.head[0].bias[0] += 1
     assert metadata(net, "fp32", 15000)["ignn.weights_sha256"] != props["ignn.weights_sha256"]
+
+
+def test_a_network_without_a_graph_has_no_window_and_a_name_of_its_own() -> None:
+    net = IGNN(IGNNConfig.preset("ignn-s", scale=3, graph="none"))
+    props = metadata(net, "fp32", 15000)
+    assert (props["ignn.window"], props["ignn.k"], props["ignn.name"]) == ("0", "0", "edsr-s x3")
+    assert read_metadata(props, source="m.onnx").window == 0

@@ -18,6 +18,7 @@ import torch
 from export.check import ExportError, sample
 from export.precision import round_weights
 from export.to_onnx import export_onnx, main
+from runtime import SuperResolver
 from train import IGNN, IGNNConfig, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,6 +44,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         return network(scale), path
 
     return make
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_backbone_is_exported_as_a_network_without_a_graph(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scale: int
+) -> None:
+    save_checkpoint(network(scale), tmp_path / "edsr.pt", fit={"stage": "backbone"})
+    paths = ["--checkpoint", str(tmp_path / "edsr.pt"), "--output", str(tmp_path / "edsr.onnx")]
+    assert main([*paths, "--precision", "fp16" if scale == 4 else "fp32"]) == 0
+    assert "plain EDSR" in capsys.readouterr().out
+    model = onnx.load(tmp_path / "edsr.onnx")
+    assert [entry.domain for entry in model.opset_import] == [""]
+    assert not model.functions
+    lr = sample(2, 21, 34, seed=0)
+    with torch.no_grad():
+        expected = network(scale).forward_backbone(torch.from_numpy(lr)).numpy()
+    np.testing.assert_allclose(run(tmp_path / "edsr.onnx", lr), expected, atol=1.0 if scale == 4 else 0.02)
+    if scale == 2:  # the runtime's tiles, by the halo in the file
+        picture = lr[0].transpose(1, 2, 0).astype(np.uint8)
+        whole, tiled = SuperResolver(tmp_path / "edsr.onnx"), SuperResolver(tmp_path / "edsr.onnx", tile=8)
+        assert len(tiled.network.plan(21, 34)) == 15
+        np.testing.assert_array_equal(tiled(picture), whole(picture))
 
 
 def run(path: Path, lr: np.ndarray) -> np.ndarray:

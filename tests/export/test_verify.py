@@ -12,8 +12,7 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 pytest.importorskip("polygraphy")
 
-import train  # noqa: E402
-from export import verify  # noqa: E402
+from export import to_onnx, verify  # noqa: E402
 from runtime.errors import BackendUnavailableError  # noqa: E402
 
 METADATA = {
@@ -36,7 +35,7 @@ class Enlarger(torch.nn.Module):
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A network as an ONNX file; its checkpoint is read as the same network in PyTorch."""
     net = Enlarger().eval()
-    monkeypatch.setattr(train, "load_checkpoint", lambda path: net)
+    monkeypatch.setattr(to_onnx, "load_trained", lambda path: net)
     helper = onnx.helper
     constants = {name: value.detach().numpy() for name, value in net.named_parameters()}
     graph = helper.make_graph(
