@@ -32,7 +32,14 @@ _TRAINING_DATA = (
 
 
 def bundle(
-    checkpoint: Path, name: str, folders: list[Path], license_name: str, *, backbone: Path | None, default: bool
+    checkpoint: Path,
+    name: str,
+    folders: list[Path],
+    license_name: str,
+    *,
+    backbone: Path | None,
+    default: bool,
+    without_graph: bool,
 ) -> str:
     """Export with fp16-stored weights into `runtime/models`, measure the file itself and describe it in `models.json`.
 
@@ -45,6 +52,7 @@ def bundle(
         license_name: SPDX name of the weights' licence.
         backbone: the plain EDSR that its training began at, which goes to `train/weights` as well: other graphs, and
             longer training, can begin there too.
+        without_graph: bundle the plain backbone of a whole network.
         default: whether `SuperResolver()` takes it from now on.
 
     Returns:
@@ -53,7 +61,7 @@ def bundle(
     Raises:
         CheckpointError, ExportError, ValueError, OSError: as exporting and measuring do, before any file changes.
     """
-    net = load_trained(checkpoint)
+    net = load_trained(checkpoint, without_graph=without_graph)
     if backbone is not None and not is_backbone(backbone):
         raise CheckpointError(f"Checkpoint {backbone} is not of stage backbone. Give it as --checkpoint, or none.")
     edsr = None if backbone is None else load_checkpoint(backbone)
@@ -67,8 +75,8 @@ def bundle(
     # The very numbers of the ONNX file, for whoever trains on.
     WEIGHTS.mkdir(exist_ok=True)
     if checkpoint.resolve().parent != WEIGHTS.resolve():
-        stage = {"fit": BACKBONE} if is_backbone(checkpoint) else {}
-        save_checkpoint(round_weights(load_checkpoint(checkpoint)).half(), WEIGHTS / f"{name}.pt", **stage)
+        kept, stage = (load_checkpoint(checkpoint), {"fit": BACKBONE}) if is_backbone(checkpoint) else (net, {})
+        save_checkpoint(round_weights(kept).half(), WEIGHTS / f"{name}.pt", **stage)
     if edsr is not None:
         save_checkpoint(round_weights(edsr).half(), WEIGHTS / f"{name}-backbone.pt", fit=BACKBONE)
     entry = {
@@ -101,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", required=True, help="e.g. ignn-s-x2")
     parser.add_argument("--data", required=True, action="append", type=Path, metavar="FOLDER", help="HR images")
     parser.add_argument("--backbone", type=Path, help="checkpoint of stage backbone that its training began at")
+    parser.add_argument("--without-graph", action="store_true", help="bundle the plain backbone of a whole network")
     parser.add_argument("--license", default="CC-BY-SA-4.0", help="SPDX name (default: %(default)s)")
     parser.add_argument("--default", action="store_true", help="make it the model of SuperResolver()")
     arguments = parser.parse_args(argv)
@@ -112,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.license,
             backbone=arguments.backbone,
             default=arguments.default,
+            without_graph=arguments.without_graph,
         )
     except (CheckpointError, ExportError, ValueError, OSError) as error:
         sys.stderr.write(f"export.bundle: {error}\n")

@@ -31,7 +31,7 @@ from export.network import ExportedIGNN
 from export.precision import round_weights, store_weights_as_half, to_half
 from train import IGNN, load_checkpoint
 from train.checkpoint import CheckpointError, is_backbone
-from train.warm_start import plain_backbone
+from train.warm_start import plain_backbone, take_backbone_out
 from train.whole_file import whole_file
 
 Precision = Literal["fp32", "fp16"]
@@ -191,14 +191,23 @@ def _forget_how_it_was_traced(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def load_trained(path: Path) -> IGNN:
+def load_trained(path: Path, *, without_graph: bool = False) -> IGNN:
     """Load what a checkpoint was trained as: of the backbone stage, whose graph is still random, the plain backbone.
+
+    Args:
+        path: the checkpoint.
+        without_graph: the plain backbone of a whole network as well (as training does that begins at one).
 
     Raises:
         CheckpointError: if it holds no network.
     """
     net = load_checkpoint(path)
-    return plain_backbone(net) if is_backbone(path) else net
+    if is_backbone(path):
+        return plain_backbone(net)
+    if without_graph:
+        take_backbone_out(net)
+        return plain_backbone(net)
+    return net
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -79,11 +79,21 @@ def test_a_failure_changes_nothing(folders: Path, capsys: pytest.CaptureFixture[
     assert not list((folders / "models").iterdir())
 
 
+def test_a_whole_network_without_its_graph(folders: Path) -> None:
+    assert run(folders, "--without-graph") == 0
+    (model,) = models.bundled_models()
+    assert model.kind == "plain"
+    kept = load_checkpoint(folders / "weights" / "tiny-x2.pt")
+    assert kept.config.graph == "none"
+    expected = load_checkpoint(folders / "net.pt").half().float().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in kept.state_dict().items())
+
+
 def test_a_backbone_is_bundled_as_a_plain_model(folders: Path) -> None:
     net = load_checkpoint(folders / "net.pt")
     save_checkpoint(net, folders / "net.pt", fit={"stage": "backbone"})
     assert run(folders) == 0
-    (model,) = bundled_models(folders / "models")
+    (model,) = models.bundled_models()
     assert model.kind == "plain"
     upscale, _ = load_upscaler(folders / "models" / model.file)
     lr = np.random.default_rng(0).integers(0, 256, (14, 16, 3), dtype=np.uint8)
@@ -98,5 +108,5 @@ def test_a_backbone_is_bundled_as_a_plain_model(folders: Path) -> None:
     (folders / "weights" / "tiny-x2.pt").rename(folders / "weights" / "backbone.pt")
     (folders / "net.pt").symlink_to(folders / "weights" / "backbone.pt")
     assert run(folders) == 0
-    assert bundled_models(folders / "models") == [model]
+    assert models.bundled_models() == [model]
     assert [(path.name, path.read_bytes()) for path in (folders / "weights").iterdir()] == [("backbone.pt", kept)]
