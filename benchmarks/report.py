@@ -63,7 +63,7 @@ def models_section(folder: Path = FOLDER) -> str:
     models = bundled_models()
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
-        f'"{PLAIN}" is the backbone alone, without the graph. Seconds: one photograph of '
+        f"`{PLAIN_NETWORK}` is the backbone of `ignn-s` alone, without the graph. Seconds: one photograph of "
         f"256 x 256 through the network, ONNX Runtime on {machine['threads']} threads of {machine['cpu']}. "
         "SSIM, training data and licence: the model's card."
     )
