@@ -18,7 +18,8 @@ from ..backends import Values
 from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
 from ..pictures.picture import maximum_of
-from ..pictures.write import WriteOptions, format_of, write_png_rows
+from ..pictures.png import write_png_rows
+from ..pictures.write import WriteOptions, format_of
 from ..super_resolver import SuperResolver
 from ..tiles.plan import Tile
 
@@ -107,13 +108,13 @@ def upscale_stream(
     plan = resolver.network.plan(rows.height, rows.width, most_bytes=MEMORY)
     convert = resolver.network.converter(rows.dtype, grey=rows.channels == 1)
     bands = resolver.network.bands(rows.read_crop, plan, convert, progress)
-    width, height = rows.width * resolver.scale, rows.height * resolver.scale
+    shape = (rows.height * resolver.scale, rows.width * resolver.scale, rows.channels)
     with atomic_path(target) as temporary:
         if format_of(target).pillow == "PNG":
             with temporary.open("wb") as file:
-                write_png_rows(file, width, height, rows.channels, rows.dtype.itemsize * 8, bands, rows.icc)
+                write_png_rows(file, shape, rows.dtype, bands, icc=rows.icc)
         else:
-            _write_tiff(temporary, (height, width, rows.channels), rows.dtype, bands, rows.icc)
+            _write_tiff(temporary, shape, rows.dtype, bands, rows.icc)
 
 
 def _write_tiff(

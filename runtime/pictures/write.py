@@ -5,19 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import struct
-import zlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from ..atomic import atomic_path
 from ..errors import ImageWriteError, UsageError
 from .picture import Picture, eight_bits, flattened, to_pil
+from .png import write_deep_png
 from .read import HEIGHT_TAG, WIDTH_TAG, ImageFile
 
 logger = logging.getLogger("ignn")
@@ -25,7 +23,15 @@ logger = logging.getLogger("ignn")
 
 @dataclass(frozen=True)
 class Format:
-    """What a format of image files can hold, as data."""
+    """What a format of image files can hold.
+
+    Attributes:
+        pillow: Pillow's name of it.
+        alpha, animation, pages: whether it holds transparency, frames with durations, pages.
+        deep: whether it holds 16 bits a channel.
+        quality: the default of `WriteOptions.quality`; None if it has none.
+        most_pixels_a_side: largest height and width.
+    """
 
     pillow: str
     alpha: bool = False
@@ -84,7 +90,7 @@ class WriteOptions:
 
 
 def format_of(path: Path) -> Format:
-    """The format of a suffix.
+    """Return the format that a path's suffix names.
 
     Raises:
         ImageWriteError: no such format.
@@ -186,7 +192,7 @@ def _prepared(picture: Picture, name: str, target: Format, options: WriteOptions
 
 
 def _resized_exif(picture: Picture) -> bytes | None:
-    """The EXIF block with the new size and without the old thumbnail."""
+    """Return the EXIF block with the new size and without the old thumbnail."""
     if picture.exif is None:
         return None
     exif = Image.Exif()
@@ -246,7 +252,7 @@ def _has_directories(block: bytes | None) -> bool:
 
 
 def _alike(images: list[Image.Image]) -> list[Image.Image]:
-    """Frames of one animation in one mode."""
+    """Return an animation's frames in one mode."""
     modes = {image.mode for image in images}
     if len(modes) == 1:
         return images
@@ -254,61 +260,8 @@ def _alike(images: list[Image.Image]) -> list[Image.Image]:
     return [image.convert(mode) for image in images]
 
 
-def write_deep_png(file: BinaryIO, picture: Picture) -> None:
-    """A 16-bit PNG, which Pillow cannot write in color."""
-    color, alpha = picture.color, picture.alpha
-    values = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
-    write_png_rows(file, values.shape[1], values.shape[0], values.shape[2], 16, [values], picture.icc, picture.exif)
-
-
-def write_png_rows(
-    file: BinaryIO,
-    width: int,
-    height: int,
-    channels: int,
-    bits: int,
-    bands: Iterable[NDArray[Any]],
-    icc: bytes | None = None,
-    exif: bytes | None = None,
-) -> None:
-    """A PNG written band of rows by band of rows; a band is (rows, width, channels) of uint8 or uint16."""
-    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-
-    def chunk(kind: bytes, data: bytes) -> None:
-        file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
-
-    file.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
-    if icc:
-        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    if exif:
-        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    packer = zlib.compressobj(6)
-    for part in _filtered(bands, bits):
-        if data := packer.compress(part):
-            chunk(b"IDAT", data)
-    chunk(b"IDAT", packer.flush())
-    chunk(b"IEND", b"")
-
-
-def _filtered(bands: Iterable[NDArray[Any]], bits: int, rows: int = 256) -> Iterator[bytes]:
-    """PNG rows with filter Up, which NumPy does at once and which suits photographs well."""
-    above: NDArray[np.uint8] | None = None
-    for band in bands:
-        for first in range(0, len(band), rows):
-            part = band[first : first + rows]
-            octets = (
-                np.ascontiguousarray(part.astype(">u2") if bits == 16 else part).view(np.uint8).reshape(len(part), -1)
-            )
-            if above is None:
-                above = np.zeros_like(octets[0])
-            difference = octets - np.concatenate([above[None], octets[:-1]])
-            above = octets[-1].copy()
-            yield np.concatenate([np.full((len(part), 1), 2, np.uint8), difference], axis=1).tobytes()
-
-
 def _write_deep_tiff(file: BinaryIO, picture: Picture) -> None:
-    """A 16-bit TIFF, which Pillow cannot write in color."""
+    """Write a 16-bit TIFF, which Pillow cannot write in color."""
     import tifffile
 
     color, alpha = picture.color, picture.alpha
