@@ -111,6 +111,13 @@ class SuperResolver:
         """SHA-256 of the model file, in hex."""
         return self._fingerprint
 
+    @property
+    def settings(self) -> str:
+        """Everything but the input that decides a result's values, as one string."""
+        network = self.network
+        tiles = f"tile={network.tile} halo={network.halo} self_ensemble={network.self_ensemble}"
+        return f"{self.fingerprint} {self.metadata} {self.description} {tiles}"
+
     @overload
     def __call__(self, image: PathLike) -> Image.Image: ...
     @overload

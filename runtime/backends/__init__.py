@@ -61,5 +61,8 @@ class Backend(Protocol):
             BackendMemoryError: one did not fit in memory. The caller runs again those that have no result.
         """
 
+    def cancel(self) -> None:
+        """Have the run under way fail as soon as it can, and all later ones: the process is about to end."""
+
     def free_memory(self) -> int:
         """Bytes free for a run now, on the device that the network runs on."""

@@ -134,6 +134,10 @@ class OrtBackend:
         """See `Backend.run_all`."""
         return map(self.run, inputs)
 
+    def cancel(self) -> None:
+        """See `Backend.cancel`."""
+        self._run_options.terminate = True  # looked at before each node
+
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
         return free_host_memory() if self._on_host else free_device_memory(self._device)

@@ -134,6 +134,9 @@ class TrtBackend:
                     for lane, _, _ in begun:
                         lane.synchronize()
 
+    def cancel(self) -> None:
+        """See `Backend.cancel`: what runs on the device cannot be stopped, and takes no longer than a tile."""
+
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
         return self._device.free_memory()

@@ -1,25 +1,31 @@
-"""Many files: decoding, computing and encoding overlap; one bad file does not stop the rest."""
+"""Many files through `SuperResolver.map`'s threads: one bad file does not stop the rest."""
 
 from __future__ import annotations
 
 import glob
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import IgnnError, ImageReadError, UsageError
+from ..errors import ImageReadError, UsageError
+from ..pictures.picture import Picture
 from ..pictures.read import ImageFile, read_file
 from ..pictures.write import FORMATS, WriteOptions, format_of, write_file
 from ..super_resolver import SuperResolver
+from ..tiles.mapping import Mapped, ResultIterator
 from .video import SUFFIXES as VIDEO_SUFFIXES
 
 READABLE = {*FORMATS, ".jpe", ".jfif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".ico", ".avifs"}
 """Suffixes that are taken from folders; a file that is named is tried whatever its suffix."""
 
 AHEAD = 2
-"""Files that are decoded, or wait to be encoded, while another is computed: bounds the memory."""
+"""Files that wait to be written while another is computed: bounds the memory."""
+
+PATIENCE_SECONDS = 1.0
+"""How long Ctrl-C waits in silence for the tile under way."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,22 @@ class Outcome:
     """What became of a job: `error` is None if the output is whole. `pixels` counts the output's."""
 
     job: Job
-    error: IgnnError | None
+    error: Exception | None
     pixels: int = 0
-    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One picture of a file; or why the file has none."""
+
+    job: Job
+    content: ImageFile
+    index: int = 0
+    error: Exception | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.index + 1 >= len(self.content.frames)
 
 
 def run(
@@ -46,65 +65,113 @@ def run(
     options: WriteOptions,
     *,
     max_pixels: int | None = None,
-    finished: Callable[[Job], None] | None = None,
+    finished: Callable[[Job], None] = lambda job: None,
+    progress: Callable[[Job, int, int], None] = lambda job, done, total: None,
 ) -> Generator[Outcome, None, None]:
     """Enlarge files; outcomes come in the jobs' order.
 
-    Args:
-        jobs: what to do.
-        finished: called in a writing thread as soon as an output is whole.
+    Files are read in one thread, enlarged in another, and written in others.
 
-    Stopping early (closing the iterator, or Ctrl-C) lets the files that are being written become whole first.
+    Args:
+        jobs: what to do; read in a thread.
+        finished: called in a writing thread as soon as an output is whole.
+        progress: called in the network's thread after each tile, with how many of the file's tiles are done, and how
+            many there are.
+
+    Stopping early (closing the generator, or Ctrl-C) lets the files that are being written become whole first.
     """
-    queue = iter(jobs)
-    reading: deque[tuple[Job, Future[ImageFile]]] = deque()
     writing: deque[tuple[Job, Future[int]]] = deque()
 
     def write(job: Job, large: ImageFile) -> int:
         write_file(large, job.target, options)
-        if finished is not None:
-            finished(job)
+        finished(job)
         return sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames)
-
-    def compute(job: Job, decoded: Future[ImageFile]) -> Future[int]:
-        try:
-            format_of(job.target)  # before the work, not after it
-            large = resolver.upscale_file(decoded.result())
-        except IgnnError as error:
-            failed: Future[int] = Future()
-            failed.set_exception(error)
-            return failed
-        return writers.submit(write, job, large)
 
     def outcome() -> Outcome:
         job, result = writing.popleft()
-        try:
-            return Outcome(job, None, result.result())
-        except IgnnError as error:
-            return Outcome(job, error)
+        error = result.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        return Outcome(job, error, 0 if error else result.result())
 
-    with ThreadPoolExecutor(1, "ignn-read") as readers, ThreadPoolExecutor(AHEAD, "ignn-write") as writers:
-        try:
-            while True:
-                while len(reading) < AHEAD and (job := next(queue, None)) is not None:
-                    reading.append((job, readers.submit(read_file, job.source, max_pixels=max_pixels)))
-                if not reading:
-                    break
-                job, decoded = reading.popleft()
-                writing.append((job, compute(job, decoded)))
-                while writing and (writing[0][1].done() or len(writing) > AHEAD):
-                    yield outcome()
-            while writing:
+    def report(frame: _Frame, done: int, total: int) -> None:
+        progress(frame.job, frame.index * total + done, len(frame.content.frames) * total)
+
+    writers = ThreadPoolExecutor(AHEAD, "ignn-write")
+    results = ResultIterator(resolver.network, _frames(jobs, max_pixels), _decode, _keep, ahead=1, progress=report)
+    try:
+        for job, large in _files(results.items()):
+            writing.append((job, _failed(large) if isinstance(large, Exception) else writers.submit(write, job, large)))
+            while writing and (writing[0][1].done() or len(writing) > AHEAD):
                 yield outcome()
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
-            writers.shutdown(wait=True, cancel_futures=True)
+        while writing:
+            yield outcome()
+    finally:
+        _stop(results, resolver)
+        writers.shutdown(wait=True, cancel_futures=True)
+
+
+def _frames(jobs: Iterable[Job], max_pixels: int | None) -> Iterator[_Frame]:
+    """Read the files."""
+    for job in jobs:
+        try:
+            format_of(job.target)  # before the work, not after it
+            content = read_file(job.source, max_pixels=max_pixels)
+            if not content.frames:
+                raise ImageReadError(f"{job.source} holds no picture.")
+        except Exception as error:
+            yield _Frame(job, ImageFile([], []), error=error)
+            continue
+        for index in range(len(content.frames)):
+            yield _Frame(job, content, index)
+
+
+def _decode(frame: _Frame) -> Picture:
+    if frame.error is not None:
+        raise frame.error
+    return frame.content.frames[frame.index]
+
+
+def _keep(picture: Picture, frame: _Frame) -> Picture:
+    return picture
+
+
+def _files(items: Iterator[Mapped]) -> Iterator[tuple[Job, ImageFile | Exception]]:
+    """Put enlarged frames together to files again; a file with a frame that failed has its error."""
+    frames: list[Picture] = []
+    error: BaseException | None = None
+    for item in items:
+        frame, error = item.image, error or item.error
+        if error is not None and (frame is None or not isinstance(error, Exception)):
+            raise error  # not of a file
+        frames.append(item.result)
+        if frame.is_last:
+            whole = replace(frame.content, frames=frames)
+            yield frame.job, error if isinstance(error, Exception) else whole
+            frames, error = [], None
+
+
+def _failed(error: Exception) -> Future[int]:
+    result: Future[int] = Future()
+    result.set_exception(error)
+    return result
+
+
+def _stop(results: ResultIterator, resolver: SuperResolver) -> None:
+    """End the work that is under way; at once where Ctrl-C comes again."""
+    try:
+        if not results.close(PATIENCE_SECONDS):
+            sys.stderr.write("ignn upscale: stopping after the tile under way (Ctrl-C again: at once)\n")
+            results.close()
+    except KeyboardInterrupt:
+        resolver.network.backend.cancel()
+        results.close()
 
 
 def find_jobs(
     names: list[str], output: str, *, recursive: bool = False, suffix: str | None = None, scale: int = 1
 ) -> list[Job]:
-    """The jobs of a command line.
+    """Find the jobs of a command line.
 
     Args:
         names: files, folders and patterns (`*.jpg`, `**/*.png`).
@@ -146,7 +213,7 @@ def is_single(names: list[str], jobs: list[Job]) -> bool:
 
 
 def _find(name: str, *, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Files of one argument, each with the folder that its place below is mirrored from."""
+    """Yield the files of one argument, each with the folder that it was found in or below."""
     path = Path(name)
     if path.is_dir():
         for file in sorted(path.rglob("*") if recursive else path.iterdir()):

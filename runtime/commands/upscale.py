@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
 from ..atomic import remove_leftovers
-from ..errors import UsageError
+from ..errors import IgnnError, UsageError
 from ..pictures.read import read_file
 from ..pictures.write import FORMATS, WriteOptions
 from ..super_resolver import SuperResolver
@@ -123,15 +121,8 @@ def main(argv: list[str]) -> int:
             raise UsageError("--stream takes one picture, and no --compare.")
         _stream(jobs[0], resolver, options, arguments.max_pixels)
         return 0
-    settings = f"{_settings(resolver, arguments)} {options}"
-    failures = _run(jobs, resolver, options, arguments, settings, journaled=not single)
-    if single and failures:
-        raise failures[0].error or UsageError("failed")
-    for failure in failures:
-        sys.stderr.write(f"ignn upscale: error: {failure.job.source}: {failure.error}\n")
-    if failures:
-        sys.stderr.write(f"ignn upscale: {len(failures)} of {len(jobs)} files failed\n")
-    elif arguments.compare is not None:
+    failures = _run(jobs, resolver, options, arguments, single=single)
+    if not failures and arguments.compare is not None:
         _write_comparison(jobs[0], resolver.metadata.name, arguments)
     return 1 if failures else 0
 
@@ -141,16 +132,14 @@ def _run(
     resolver: SuperResolver,
     options: WriteOptions,
     arguments: argparse.Namespace,
-    settings: str,
     *,
-    journaled: bool,
-) -> list[batch.Outcome]:
-    """Do the jobs with a progress bar; returns those that failed."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
+    single: bool,
+) -> int:
+    """Do the jobs with a progress bar, and say which failed; returns how many did."""
+    from .progress import file_progress
 
-    journal = Journal(_folder(arguments.output), resume=arguments.resume) if journaled else None
-    works = {job: Work(job.source, job.target, settings) for job in jobs}
+    journal = None if single else Journal(_folder(arguments.output), resume=arguments.resume)
+    works = {job: Work(job.source, job.target, f"{resolver.settings} {options}") for job in jobs}
     todo = jobs
     if arguments.resume:
         for job in jobs:
@@ -164,20 +153,31 @@ def _run(
         if journal is not None:
             journal.add(works[job])
 
-    failures, pixels, start = [], 0, time.monotonic()
-    outcomes = batch.run(todo, resolver, options, max_pixels=arguments.max_pixels, finished=finished)
-    with (
-        logging_redirect_tqdm([logging.getLogger()]),
-        tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="file", disable=None) as bar,
-        closing(outcomes),
-    ):
-        for outcome in outcomes:
-            pixels += outcome.pixels
-            bar.set_postfix_str(f"{pixels / 1e6 / (time.monotonic() - start):.2f} MP/s", refresh=False)
-            bar.update()
-            if outcome.error is not None:
-                failures.append(outcome)
-    return failures
+    failures = []
+    with file_progress(len(jobs), done=len(jobs) - len(todo), single=single) as shown:
+        outcomes = batch.run(
+            todo, resolver, options, max_pixels=arguments.max_pixels, finished=finished, progress=shown.tile
+        )
+        with closing(outcomes):
+            for outcome in outcomes:
+                shown.file(outcome.job, outcome.pixels)
+                if outcome.error is not None:
+                    failures.append(outcome)
+    if single and failures and isinstance(failures[0].error, IgnnError):
+        raise failures[0].error
+    for failure in failures:
+        sys.stderr.write(f"ignn upscale: error: {failure.job.source}: {_explain(failure.error)}\n")
+    if failures:
+        sys.stderr.write(f"ignn upscale: {len(failures)} of {len(jobs)} files failed\n")
+    return len(failures)
+
+
+def _explain(error: Exception | None) -> str:
+    if isinstance(error, MemoryError):
+        return "it does not fit in memory. Use --stream, or free memory."
+    if isinstance(error, (IgnnError, OSError)):
+        return str(error)
+    return f"this is a defect of ignn ({type(error).__name__}: {error}). Please report it with the file."
 
 
 def _stream(job: batch.Job, resolver: SuperResolver, options: WriteOptions, max_pixels: int | None) -> None:
@@ -207,16 +207,10 @@ def _video(job: batch.Job, resolver: SuperResolver, arguments: argparse.Namespac
             resolver,
             job.source,
             job.target,
-            settings=_settings(resolver, arguments),
             quality=arguments.quality,
             resume=arguments.resume,
             progress=progress,
         )
-
-
-def _settings(resolver: SuperResolver, arguments: argparse.Namespace) -> str:
-    """Everything but the input that decides what an output is."""
-    return f"{resolver.fingerprint} {resolver.metadata} {arguments.self_ensemble} {arguments.halo}"
 
 
 def _folder(output: str) -> Path:

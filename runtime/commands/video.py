@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from ..atomic import atomic_path
 from ..clone import install_command
 from ..errors import BackendUnavailableError, ImageReadError, ImageWriteError
+from ..pictures.picture import Picture, from_array
 from ..super_resolver import SuperResolver
+from ..tiles.mapping import ResultIterator
 
 logger = logging.getLogger("ignn")
 
@@ -46,7 +48,6 @@ def upscale_video(
     source: Path,
     target: Path,
     *,
-    settings: str = "",
     quality: int | None = None,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -56,7 +57,6 @@ def upscale_video(
     Args:
         source: any video that FFmpeg reads; its first video stream is enlarged.
         target: .mp4, .mov, .mkv (H.264) or .webm (VP9).
-        settings: what else decides the result, as one string: `resume` goes by it.
         quality: constant rate factor, lower is better; None: 16 for H.264, 24 for VP9.
         resume: go on after the last whole group of an earlier run.
         progress: called with (frames done, frames in all or 0 if the file does not say).
@@ -70,7 +70,7 @@ def upscale_video(
         raise ImageWriteError(f"Invalid video suffix of {target}. Supported values are {', '.join(SUFFIXES)}.")
     if not source.is_file() or source.stat().st_size == 0:
         raise ImageReadError(f"There is no file {source}, or it is empty.")
-    groups = _groups_folder(source, target, f"{settings} {quality}")
+    groups = _groups_folder(source, target, f"{resolver.settings} {quality} {av.library_versions}")
     if not resume:
         shutil.rmtree(groups, ignore_errors=True)
     try:
@@ -138,36 +138,57 @@ def _encode_group(
     quality: int | None,
 ) -> Iterator[None]:
     """Encode a group into a file of its own; yields after each frame."""
-    codec, default = _codec(suffix)
-    with av.open(str(path), "w", format="nut") as output:
+    with (
+        av.open(str(path), "w", format="nut") as output,
+        ResultIterator(resolver.network, frames, _decode, _beside) as results,
+    ):
         stream = None
-        for frame in frames:
-            deep = _is_deep(frame)
-            sr = resolver(_rgb(frame, deep=deep))
+        for frame, sr in results:
             if stream is None:
-                # Without B-frames decoding order is showing order, so that groups can follow each other as they are.
-                options = {"crf": str(default if quality is None else quality), "bf": "0"}
-                stream = output.add_stream(
-                    codec, rate=source.average_rate or source.guessed_rate or 25, options=options
-                )
-                # 4:2:0 needs even sides, which an odd scale of an odd side is not.
-                even = sr.shape[0] % 2 == 0 and sr.shape[1] % 2 == 0
-                stream.width, stream.height = sr.shape[1], sr.shape[0]
-                stream.pix_fmt = "yuv420p" if even else "yuv444p"
-                if deep:
-                    stream.pix_fmt = _ten_bits(stream.codec_context.codec, stream.pix_fmt)
-                stream.time_base = stream.codec_context.time_base = frame.time_base
-                stream.codec_context.gop_size = GROUP
-                for tag in COLOR_TAGS:
-                    setattr(stream.codec_context, tag, getattr(source.codec_context, tag))
-                if aspect := source.sample_aspect_ratio:
-                    stream.codec_context.sample_aspect_ratio = 1 / aspect if _turns(frame) % 2 else aspect
+                stream = _add_video(output, source, frame, sr.shape[:2], suffix, quality)
             large = _frame(av, sr, stream.pix_fmt, source.codec_context)
             large.pts, large.time_base = frame.pts, frame.time_base
             output.mux(stream.encode(large))
             yield
         if stream is not None:
             output.mux(stream.encode(None))
+
+
+def _add_video(
+    output: Any,  # noqa: ANN401
+    source: Any,  # noqa: ANN401
+    frame: Any,  # noqa: ANN401
+    size: tuple[int, int],
+    suffix: str,
+    quality: int | None,
+) -> Any:  # noqa: ANN401
+    """Add the stream of the enlarged frames, whose height and width are `size`, to a container."""
+    codec, default = _codec(suffix)
+    # Without B-frames decoding order is showing order, so that groups can follow each other as they are.
+    options = {"crf": str(default if quality is None else quality), "bf": "0"}
+    stream = output.add_stream(codec, rate=source.average_rate or source.guessed_rate or 25, options=options)
+    # 4:2:0 needs even sides, which an odd scale of an odd side is not.
+    even = size[0] % 2 == 0 and size[1] % 2 == 0
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p" if even else "yuv444p"
+    if _is_deep(frame):
+        stream.pix_fmt = _ten_bits(stream.codec_context.codec, stream.pix_fmt)
+    stream.time_base = stream.codec_context.time_base = frame.time_base
+    stream.codec_context.gop_size = GROUP
+    for tag in COLOR_TAGS:
+        setattr(stream.codec_context, tag, getattr(source.codec_context, tag))
+    if aspect := source.sample_aspect_ratio:
+        stream.codec_context.sample_aspect_ratio = 1 / aspect if _turns(frame) % 2 else aspect
+    return stream
+
+
+def _decode(frame: Any) -> Picture:  # noqa: ANN401
+    return from_array(_rgb(frame, deep=_is_deep(frame)))
+
+
+def _beside(picture: Picture, frame: Any) -> tuple[Any, NDArray[Any]]:  # noqa: ANN401
+    """Return an enlarged frame's pixels, (H, W, 3) uint8 or uint16, beside the frame that they are of."""
+    return frame, picture.color
 
 
 def _rgb(frame: Any, *, deep: bool) -> NDArray[Any]:  # noqa: ANN401

@@ -149,6 +149,21 @@ class WholeImage:
             self._begun.append(TiledImage(plan, partial(Tile.crop, lr=lr), composer, assembly.receive))
             yield self._begun[-1]
 
+    def __contains__(self, image: TiledImage) -> bool:
+        """Whether that is the image, or one of its turns."""
+        return image in self._begun
+
+    @property
+    def tiles_done(self) -> int:
+        """How many tiles have their result, of all turns together."""
+        return sum(image.tiles_done for image in self._begun)
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles there are, as far as is known: each turn counts as the first."""
+        to_come = (len(TURNS) if self._mean is not None else 1) - len(self._begun)
+        return sum(len(image.plan) for image in self._begun) + to_come * len(self._begun[0].plan)
+
     @property
     def error(self) -> Exception | None:
         """Why it failed, or None."""

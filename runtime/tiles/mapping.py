@@ -22,6 +22,9 @@ Decode = Callable[[Any], Picture]
 Encode = Callable[[Picture, Any], Any]
 """Makes the result of an enlarged picture, of the kind that the second argument is."""
 
+Progress = Callable[[Any, int, int], None]
+"""Takes an image, how many of its tiles are done, and how many there are; called in the network's thread."""
+
 
 @dataclass(eq=False)
 class Mapped:
@@ -51,6 +54,7 @@ class ResultIterator(Iterator[Any]):
         decode, encode: how an image becomes a picture, and a picture a result.
         batch: how many tiles of equal size run at once.
         ahead: how many images, besides two batches, may be decoded, computed or waiting for the caller.
+        progress: called after each tile.
     """
 
     def __init__(
@@ -62,9 +66,10 @@ class ResultIterator(Iterator[Any]):
         *,
         batch: int = 1,
         ahead: int = 2,
+        progress: Progress = lambda image, done, total: None,
     ) -> None:
         # The threads know nothing of the iterator, so that one that nobody holds any more can end them.
-        self._work = _Work(network, iter(images), decode, encode, batch, ahead)
+        self._work = _Work(network, iter(images), decode, encode, progress, batch, ahead)
         self._ended = False
         weakref.finalize(self, self._work.stop)
         self._threads = [
@@ -78,20 +83,24 @@ class ResultIterator(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - an image of the kind that went in
-        item = self.next_item()
+        item = self._next_item()
+        if item is None:
+            raise StopIteration
         if item.error is not None:
             raise item.error
         return item.result
 
-    def next_item(self) -> Mapped:
-        """Return the next image with its result or its error; raises StopIteration after the last."""
-        if self._ended:
-            raise StopIteration
-        item = self._work.results.get()
+    def items(self) -> Iterator[Mapped]:
+        """Yield each image with its result or its error, instead of raising the error."""
+        while (item := self._next_item()) is not None:
+            yield item
+
+    def _next_item(self) -> Mapped | None:
+        item = None if self._ended else self._work.results.get()
         if item is None:
             self._ended = True
-            raise StopIteration
-        self._work.room.release()
+        else:
+            self._work.room.release()
         return item
 
     def __enter__(self) -> ResultIterator:
@@ -100,12 +109,20 @@ class ResultIterator(Iterator[Any]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Stop working ahead; what is not fetched is dropped."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop working ahead, after the tile that runs; what is not fetched is dropped.
+
+        Returns:
+            Whether the work has ended, within `timeout` seconds.
+        """
         self._ended = True
         self._work.stop()
+        # Not `join` alone: interrupted by Ctrl-C, it may take a running thread for one that has ended.
+        if not (self._work.decoder_ended.wait(timeout) and self._work.network_ended.wait(timeout)):
+            return False
         for thread in self._threads:
             thread.join()
+        return True
 
 
 class _Work:
@@ -116,16 +133,24 @@ class _Work:
     """
 
     def __init__(
-        self, network: TiledNetwork, images: Iterator[Any], decode: Decode, encode: Encode, batch: int, ahead: int
+        self,
+        network: TiledNetwork,
+        images: Iterator[Any],
+        decode: Decode,
+        encode: Encode,
+        progress: Progress,
+        batch: int,
+        ahead: int,
     ) -> None:
         self._network, self._images, self._decode, self._encode = network, images, decode, encode
-        self._batch = batch
+        self._progress, self._batch = progress, batch
         self.room = threading.Semaphore(ahead + 2 * batch)
         self._decoded: queue.Queue[Mapped | None] = queue.Queue()
         self._all_taken = False
-        self._running: deque[Mapped] = deque()
+        self._running: deque[Mapped] = deque()  # in the images' order
         self.results: queue.Queue[Mapped | None] = queue.Queue()
         self._stopped = False
+        self.decoder_ended, self.network_ended = threading.Event(), threading.Event()
 
     def stop(self) -> None:
         """Have both threads end soon."""
@@ -153,12 +178,14 @@ class _Work:
                 item.error = error
             self._decoded.put(item)
         self._decoded.put(None)
+        self.decoder_ended.set()
 
     def run_network(self) -> None:
         """Run the network on what is decoded; hand over results in order."""
         try:
             while group := self._next_group():
-                for _ in self._network.run_tiles(self._tiled_images(group), batch=self._batch):
+                for image in self._network.run_tiles(self._tiled_images(group), batch=self._batch):
+                    self._report(image)
                     self._hand_over()
                     if self._stopped:
                         break
@@ -167,6 +194,7 @@ class _Work:
             self.results.put(Mapped(None, error))
         finally:
             self.results.put(None)
+            self.network_ended.set()
 
     def _tiled_images(self, group: list[Mapped]) -> Iterator[TiledImage]:
         """Yield what the network runs on, for a batch of images and those after it that are decoded by then."""
@@ -197,6 +225,11 @@ class _Work:
             yield from item.work.images()
         except Exception as error:
             item.error = error
+
+    def _report(self, image: TiledImage) -> None:
+        for item in self._running:
+            if item.work is not None and image in item.work:
+                self._progress(item.image, item.work.tiles_done, item.work.tiles)
 
     def _hand_over(self) -> None:
         """Put results that are there, up to the first image that is still under way."""

@@ -18,6 +18,7 @@ from PIL import Image
 
 from runtime import SuperResolver, cli, errors
 from runtime.atomic import PART_SUFFIX
+from runtime.backends.ort import OrtBackend
 from runtime.commands import batch
 from runtime.commands.journal import FILE_NAME
 from runtime.pictures.write import WriteOptions
@@ -80,7 +81,7 @@ def test_decoding_and_encoding_go_on_while_the_network_runs(x2_model, photograph
     jobs = [batch.Job(path, tmp_path / "out" / path.name) for path in paths]
     resolver = SuperResolver(x2_model)
     decoded, written, waited = threading.Event(), threading.Event(), []
-    read_file, upscale = batch.read_file, resolver.upscale_file
+    read_file, run = batch.read_file, resolver.network.backend.run
 
     def read(path, **options):
         content = read_file(path, **options)
@@ -88,12 +89,12 @@ def test_decoding_and_encoding_go_on_while_the_network_runs(x2_model, photograph
             decoded.set()
         return content
 
-    def compute(content):
+    def compute(lr):
         waited.append(len(waited) != 1 or (decoded.wait(30) and written.wait(30)))
-        return upscale(content)
+        return run(lr)
 
     monkeypatch.setattr(batch, "read_file", read)
-    monkeypatch.setattr(resolver, "upscale_file", compute)
+    monkeypatch.setattr(resolver.network.backend, "run", compute)
     outcomes = batch.run(jobs, resolver, WriteOptions(), finished=lambda job: job == jobs[0] and written.set())
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert waited == [True] * 3
@@ -244,10 +245,99 @@ def test_resume_goes_by_the_journal_not_by_names(x2_model, model_file, photograp
     second = outputs(Path("out"))
     assert all(second[name] == first[name] for name in ("000.png", "001.png", "002.png", "004.png", "005.png"))
     assert second["003.png"] != first["003.png"]
-    assert "done already" not in resume("--self-ensemble")
+    for arguments in ["--self-ensemble"], ["--tile", "32"], ["--tile", "none"], ["--halo", "9"], ["--halo", "20"]:
+        assert "done already" not in resume(*arguments)
+        assert "6 of 6 files are done already" in resume(*arguments)
     assert "done already" not in resume(model=model_file(2, {"gain": 0.9}))
     for line in Path("out", FILE_NAME).read_text().splitlines():
         assert json.loads(line).keys() == {"key", "sha256"}
+
+
+def test_what_runs_it_is_part_of_the_settings(x2_model, monkeypatch):
+    """Another backend, provider or version of it is another result."""
+    resolver = SuperResolver(x2_model)
+    before = resolver.settings
+    monkeypatch.setattr(resolver.network.backend, "description", "TensorRT 11.1.0 (Fake 3000)")
+    assert resolver.settings != before
+
+
+def test_frames_of_a_file_stay_together(resolver, photograph, tmp_path):
+    frames = [Image.fromarray(np.roll(photograph[:30, :40], index, axis=0)) for index in range(5)]
+    make_files(tmp_path, 2, photograph)
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[10, 20, 30, 40, 50])
+    names = ["000.png", "a.png", "001.png"]
+    jobs = [batch.Job(tmp_path / name, tmp_path / "out" / name) for name in names]
+    progress = []
+    outcomes = list(
+        batch.run(jobs, resolver, WriteOptions(), progress=lambda job, *done: progress.append((job.source.name, *done)))
+    )
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert outcomes[1].pixels == 5 * 60 * 80
+    with Image.open(tmp_path / "out" / "a.png") as result:
+        for index, frame in enumerate(frames):
+            result.seek(index)
+            assert result.info["duration"] == 10 * (index + 1)
+            assert np.array_equal(np.asarray(result.convert("RGB")), resolver(np.asarray(frame)))
+    assert progress == [("000.png", 1, 1), *(("a.png", done, 5) for done in range(1, 6)), ("001.png", 1, 1)]
+
+
+@pytest.mark.parametrize("place", ["read", "run", "write"])
+def test_any_error_is_that_of_its_file(x2_model, photograph, tmp_path, monkeypatch, capsys, place):
+    """Also a defect of ours: it is said with the file's name, and the batch goes on."""
+    paths = make_files(tmp_path / "in", 5, photograph)
+    Image.fromarray(photograph[:10, :10]).save(paths[2])
+
+    def failing(function, is_bad):
+        def call(first, *arguments, **options):
+            if is_bad(first, *arguments):
+                raise IndexError("list index out of range")
+            return function(first, *arguments, **options)
+
+        return call
+
+    if place == "read":
+        monkeypatch.setattr(batch, "read_file", failing(batch.read_file, lambda path: path == paths[2]))
+    elif place == "write":
+        monkeypatch.setattr(batch, "write_file", failing(batch.write_file, lambda _, path, __: path.name == "002.png"))
+    else:
+        run = failing(OrtBackend.run, lambda _, lr: lr.shape[2] == 10)
+        monkeypatch.setattr(OrtBackend, "run", run)
+    assert cli.main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(x2_model)]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {paths[2]}: this is a defect of ignn (IndexError: list index out of range). Please report" in error
+    assert "1 of 5 files failed" in error
+    assert sorted(outputs(tmp_path / "out")) == ["000.png", "001.png", "003.png", "004.png"]
+
+
+SAYS_WHEN_IT_RUNS = """
+import sys
+from runtime import cli
+from runtime.backends.ort import OrtBackend
+run = OrtBackend.run
+OrtBackend.run = lambda self, lr: (sys.stderr.write("running\\n"), run(self, lr))[1]
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize(("times", "convolutions"), [(1, 60), (2, 1000)])
+def test_ctrl_c_on_a_picture_in_one_piece(model_file, tmp_path, times, convolutions):
+    """The tile under way ends first, which is said; a second Ctrl-C does not wait for it, which would take minutes."""
+    slow = model_file(2, {"convolutions": convolutions, "width": 32})
+    Image.fromarray(np.zeros((700, 700, 3), np.uint8)).save(tmp_path / "in", "PNG")
+    arguments = command(slow, "--tile", "none", "--threads", "1")
+    process = start(tmp_path, [sys.executable, "-c", SAYS_WHEN_IT_RUNS, *arguments[3:]])
+    assert process.stderr is not None
+    assert process.stderr.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    assert "stopping after the tile under way (Ctrl-C again: at once)" in process.stderr.readline()
+    if times == 2:
+        process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 130, error
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_threads_do_not_change_what_is_written(x2_model, photograph, tmp_path):
