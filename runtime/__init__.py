@@ -1,4 +1,4 @@
-"""The runtime: image in, image out.
+"""Enlarge images: the part of the project that applications install.
 
 `from ignn import SuperResolver` is all an application needs; in a clone of the project the same package is also called
 `runtime`, after its folder. Names are loaded on first use, so that a bare import costs next to nothing and touches

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run a command as every one is run: an error of ours is one message. Return the exit code.
+    """Run a command, print an error of ours as one message, and return the exit code.
 
     Args:
         name: what the user typed, e.g. `ignn upscale` or `python export/to_onnx.py`.

@@ -1,4 +1,4 @@
-"""Where this code lies: in a clone of the project, whose other folders are at hand then, or installed from a wheel."""
+"""Tell whether this code lies in a clone or was installed from a wheel, and which commands are true then."""
 
 from __future__ import annotations
 

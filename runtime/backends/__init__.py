@@ -1,4 +1,4 @@
-"""Backends: one small protocol between the resolver and whatever runs the network."""
+"""Backends run the network: ONNX Runtime, TensorRT, TensorRT-RTX. This is the protocol that they share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BackendMemoryError(Exception):
 
 
 def non_finite(metadata: ModelMetadata) -> NonFiniteOutputError:
-    """The error of a result that is no picture."""
+    """Return the error to raise for a result with NaN or infinite values."""
     return NonFiniteOutputError(
         f"The network ({metadata.name}, {metadata.precision}) gave NaN or infinite values. Use the fp32 file of this "
         "model, and report it with the image."
@@ -31,11 +31,11 @@ class Backend(Protocol):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """Facts about the network."""
+        """What the runtime knows about the network."""
 
     @property
     def description(self) -> str:
-        """What runs where, for people: `ONNX Runtime 1.20 (CPUExecutionProvider)`."""
+        """The runtime and the device, for messages: `ONNX Runtime 1.20 (CPUExecutionProvider)`."""
 
     @property
     def takes_bytes(self) -> bool:
@@ -65,4 +65,4 @@ class Backend(Protocol):
         """Have the run under way fail as soon as it can, and all later ones: the process is about to end."""
 
     def free_memory(self) -> int:
-        """Bytes free for a run now, on the device that the network runs on."""
+        """Return the bytes that are free for a run now, on the device that the network runs on."""

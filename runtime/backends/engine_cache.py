@@ -1,4 +1,4 @@
-"""Engines on disk, each usable by exactly what it was built for."""
+"""Keep engines on disk, and give each only to what it was built for."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class EngineKey:
 
     @property
     def file_name(self) -> str:
-        """Readable parts first, then a digest of everything."""
+        """The name of the engine's file: readable parts first, then a digest of all."""
         digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
         parts = (self.model_sha256[:12], self.tensorrt, self.gpu, self.compute_capability, digest[:16])
         return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts) + ".engine"
 
 
 def cache_folder() -> Path:
-    """`$IGNN_CACHE`, else the user's cache folder."""
+    """Return the folder of the engines: `$IGNN_CACHE`, else one in the user's cache folder."""
     if os.environ.get("IGNN_CACHE"):
         return Path(os.environ["IGNN_CACHE"])
     if sys.platform == "win32":
@@ -62,7 +62,7 @@ class EngineCache:
         self.folder = folder or cache_folder()
 
     def load(self, key: EngineKey) -> bytes | None:
-        """The engine of that key; None if it is not there, damaged, or of another key: then it is to be built."""
+        """Return the engine of that key; None if it is absent, damaged or of another key. The caller then builds it."""
         path = self.folder / key.file_name
         try:
             content = path.read_bytes()
@@ -86,7 +86,7 @@ class EngineCache:
         return engine
 
     def store(self, key: EngineKey, engine: bytes) -> None:
-        """Keep an engine; a folder that cannot be written is a warning, as the engine itself is at hand."""
+        """Write an engine to disk. If that fails the log says so: the caller has the engine in memory."""
         header = {"key": asdict(key), "sha256": hashlib.sha256(engine).hexdigest()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs are here, as the driver's own tool says: nothing is loaded, no context is made."""
+"""List the NVIDIA GPUs by the driver's own program, which loads no library and makes no CUDA context."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Gpu:
 
 
 def list_gpus() -> list[Gpu]:
-    """Every GPU that `nvidia-smi` (it ships with the driver) lists, in its order; none where it is absent or fails."""
+    """Return the GPUs in the order of `nvidia-smi`, which ships with the driver; none where it is absent or fails."""
     command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout

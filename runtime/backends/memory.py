@@ -1,4 +1,4 @@
-"""How much memory is free: on the host, within the limits of this process, and on an NVIDIA device."""
+"""Ask how much memory is free: on the host, within this process's limits, and on an NVIDIA device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ UNKNOWN = 2 << 30
 
 
 def free_host_memory() -> int:
-    """Bytes that this process can still take without swapping: the least of what the system, the control group and the
-    address-space limit leave."""
+    """Return how many bytes this process can still take without swapping.
+
+    It is the least of what the system, the control group and the limit of the address space leave.
+    """
     candidates = [_system(), _cgroup(), _address_space()]
     return min((value for value in candidates if value is not None), default=UNKNOWN)
 
 
 def free_device_memory(device: int = 0) -> int:
-    """Bytes free on NVIDIA device `device`, from `nvidia-smi`, which ships with the driver."""
+    """Return the free bytes of NVIDIA device `device`, from `nvidia-smi`, which ships with the driver."""
     free = _device_memory("free", device)
     return UNKNOWN if free is None else free
 
@@ -40,7 +42,7 @@ def _device_memory(which: str, device: int) -> int | None:
 
 
 def peak_memory() -> int:
-    """Bytes of the largest resident memory of this process so far."""
+    """Return the most bytes of resident memory that this process has had so far."""
     peak = _status("VmHWM:")  # ru_maxrss begins, on Linux, at what the process that forked this one held
     if peak is not None:
         return peak
@@ -50,12 +52,12 @@ def peak_memory() -> int:
 
 
 def resident_memory() -> int:
-    """Bytes of resident memory of this process; the peak where the system does not say."""
+    """Return the bytes of resident memory of this process; the peak where the system does not say."""
     return _status("VmRSS:") or peak_memory()
 
 
 def _status(field: str) -> int | None:
-    """An entry of the process's status in bytes, on Linux."""
+    """Return an entry of this process's status in bytes; None on other systems than Linux."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

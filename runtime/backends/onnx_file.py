@@ -1,4 +1,4 @@
-"""The few facts of an ONNX file that building an engine needs, without the `onnx` package.
+"""Read the few facts of an ONNX file that building an engine needs, without the `onnx` package.
 
 An ONNX file is a protocol buffer: a sequence of (field number, wire type, value). The numbers are those of onnx.proto.
 """
@@ -21,7 +21,7 @@ _KEY, _VALUE = 1, 2  # of StringStringEntryProto
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """What an ONNX file says.
+    """What building an engine needs to know of an ONNX file.
 
     Attributes:
         properties: its metadata.
@@ -63,7 +63,7 @@ def read_facts(model: bytes, *, source: str) -> OnnxFacts:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a message; others are skipped."""
+    """Yield number and content of the length-delimited fields of a message; skip the others."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)

@@ -1,4 +1,4 @@
-"""From what a user names to a backend: which file, which runtime."""
+"""Find the model file that a user names, and open it with the backend that the user names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ BACKENDS = ("auto", "ort", *FLAVORS)
 
 
 def find_model_file(model: str | os.PathLike[str] | None) -> tuple[Path, str, str]:
-    """The model's file, what to call it in messages, and its SHA-256 in hex."""
+    """Return the model's file, its name in messages, and its SHA-256 in hex.
+
+    Raises:
+        ModelNotFoundError: there is no such file or bundled model.
+        ModelChecksumError: a bundled model is not the file that was published.
+    """
     if model is None or ("/" not in str(model) and Path(model).suffix == ""):
         bundled = find_model(None if model is None else str(model))
         return bundled.checked_path(), bundled.file, bundled.sha256
@@ -44,7 +49,13 @@ def open_backend(
     scale: int | None,
     value_range: str | None,
 ) -> Backend:
-    """The backend of a model file; arguments as those of `SuperResolver`."""
+    """Return a backend that has the model loaded. The arguments are those of `SuperResolver`.
+
+    Raises:
+        UsageError: no such backend, or options that it does not take.
+        BackendUnavailableError: its library is not installed.
+        ModelLoadError, ModelMetadataError: the file is not a model, or does not say what is needed.
+    """
     if backend not in BACKENDS:
         raise UsageError(f"Invalid backend ({backend!r}). Supported values are {', '.join(map(repr, BACKENDS))}.")
     if backend in FLAVORS:

@@ -144,7 +144,7 @@ class OrtBackend:
 
 
 def session_options() -> ort.SessionOptions:
-    """How every session is opened."""
+    """Return the options that every session is opened with."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters is raised as an error
     # Tensors that take over a dead one's buffer, and one block planned for all of them, hold more for longer.
@@ -153,14 +153,17 @@ def session_options() -> ort.SessionOptions:
 
 
 def run_options() -> ort.RunOptions:
-    """How the CPU provider runs: its arena would keep the peak of every shape it has seen."""
+    """Return the options of a run on the CPU, which give memory back after it.
+
+    The arena would keep the peak of every shape it has seen.
+    """
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 
 def _permitted_cpus() -> int | None:
-    """CPUs that this process may use, or None where they are all of the machine's.
+    """Return how many CPUs this process may use; None if it may use all of the machine's.
 
     ONNX Runtime's own default knows nothing of taskset or a container's cpuset: it starts a thread for each core of the
     machine and pins it there.
@@ -172,7 +175,7 @@ def _permitted_cpus() -> int | None:
 
 
 def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, Any]]]:
-    """ONNX Runtime's names and options of the providers asked for, each checked to be there."""
+    """Return ONNX Runtime's names and options of the providers asked for, after checking that each is there."""
     available = ort.get_available_providers()
     if providers is None:
         providers = ["cuda"] if PROVIDERS["cuda"] in available else ["cpu"]
@@ -194,7 +197,7 @@ def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, 
 
 
 def _check_signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """One float32 (N, 3, H, W) tensor in, one out, height and width free."""
+    """Check that the network takes one float32 (N, 3, H, W) tensor of any height and width, and gives one."""
     for kind, values in (("input", inputs), ("output", outputs)):
         described = ", ".join(f"{value.name} {value.type} {value.shape}" for value in values)
         if len(values) != 1 or values[0].type != "tensor(float)" or len(values[0].shape) not in (0, 4):

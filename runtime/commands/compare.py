@@ -1,4 +1,4 @@
-"""`ignn compare`: pictures side by side, enlarged at the place where they differ most."""
+"""`ignn compare`: put pictures side by side, enlarged where they differ most."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Entry:
 
 
 def entry(label: str, picture: Picture) -> Entry:
-    """An entry of a decoded picture; transparency is shown on white."""
+    """Return the entry of a decoded picture; transparency is shown on white."""
     color = eight_bits(flattened(picture, (255, 255, 255))).color
     return Entry(label, np.repeat(color, 3, axis=2) if picture.is_grey else color)
 
 
 def bicubic(label: str, picture: Picture, size: tuple[int, int]) -> Entry:
-    """A picture enlarged to `size` (width, height) by Pillow's bicubic filter."""
+    """Return the entry of a picture enlarged to `size` (width, height) by Pillow's bicubic filter."""
     small = entry(label, picture)
     return Entry(label, np.asarray(Image.fromarray(small.rgb).resize(size, Image.Resampling.BICUBIC)))
 
@@ -49,7 +49,7 @@ def psnr_db(a: Entry, b: Entry) -> float:
 
 
 def largest_difference(entries: list[Entry], crop: int) -> tuple[int, int]:
-    """Upper left corner (x, y) of the crop x crop square in which the pictures differ most."""
+    """Return the upper left corner (x, y) of the crop x crop square in which the pictures differ most."""
     planes = np.stack([_luma(item) for item in entries])
     spread = planes.max(axis=0) - planes.min(axis=0)
     height, width = spread.shape
@@ -61,8 +61,13 @@ def largest_difference(entries: list[Entry], crop: int) -> tuple[int, int]:
 
 
 def sheet(entries: list[Entry], *, crop: int = CROP, zoom: int = ZOOM, psnr: bool = True) -> Image.Image:
-    """The first picture whole with the place marked, then each picture's crop with its label and (`psnr`) its
-    PSNR to the first.
+    """Return a sheet of pictures: the first one whole, then each one's crop where they differ most.
+
+    Args:
+        entries: two or more pictures of one size; the first is the reference.
+        crop: side of the crops in pixels.
+        zoom: how many times the crops are enlarged.
+        psnr: whether each crop tells the PSNR to the reference.
 
     Raises:
         InvalidImageError: fewer than two pictures, or pictures of different sizes.
@@ -112,7 +117,7 @@ def write_sheet(image: Image.Image, path: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The command."""
+    """Run `ignn compare`; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="ignn compare",
         description="Put pictures of the same size side by side, enlarged where they differ most, with the PSNR of "

@@ -1,4 +1,4 @@
-"""`ignn doctor`: what is installed here, and the next command to type for what is missing."""
+"""`ignn doctor`: say what is installed, and what to type for what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ignn ui`: a page on this machine: drop a picture, see it before and after, download it."""
+"""`ignn ui`: serve a page where a picture is dropped, shown before and after, and downloaded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Models:
             raise ModelNotFoundError("No model is bundled. Make one with `ignn export`, and give it with --model.")
 
     def of_scale(self, scale: int) -> list[str]:
-        """Labels of the models of that scale."""
+        """Return the labels of the models of that scale."""
         return [label for label, own in self.scales.items() if own == scale]
 
     def __getitem__(self, label: str) -> SuperResolver:
@@ -52,7 +52,7 @@ class Models:
 
 
 def upscale(models: Models, path: str | None, label: str, folder: Path, max_pixels: int) -> tuple[str, str, str]:
-    """Enlarge an uploaded file: paths of the picture before (bicubic), after, and for download.
+    """Enlarge an uploaded file; return the paths of the picture before (bicubic), after, and for download.
 
     Raises:
         IgnnError: what is to be told to the visitor.
@@ -73,7 +73,7 @@ def upscale(models: Models, path: str | None, label: str, folder: Path, max_pixe
 
 
 def build_page(models: Models, folder: Path, max_pixels: int) -> Any:  # noqa: ANN401 - Gradio is an extra
-    """The page, not yet served."""
+    """Return the page, which is not served yet."""
     gradio = _gradio()
     scales = sorted(set(models.scales.values()))
 
@@ -107,7 +107,7 @@ def build_page(models: Models, folder: Path, max_pixels: int) -> Any:  # noqa: A
 
 
 def main(argv: list[str]) -> int:
-    """The command."""
+    """Run `ignn ui`; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="ignn ui", description="Serve a page that enlarges pictures, on this machine."
     )

@@ -1,4 +1,4 @@
-"""Models that ship with the package: `models.json` beside the files says what each is.
+"""The models that ship with the package; `models.json` describes each file.
 
 Schema of `models.json`::
 

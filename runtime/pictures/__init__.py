@@ -1,1 +1,1 @@
-"""Pictures: what one is here, and how it is read from and written to files."""
+"""Pictures: their type, and reading and writing image files."""

@@ -1,8 +1,8 @@
-"""Decoded pictures, and how they pass through a network that knows RGB 0..255 only.
+"""Decoded pictures, and their way through a network that takes RGB 0..255 only.
 
-Grey goes in as R = G = B and comes out as its luma. Alpha never meets the network: colors hidden under full
-transparency are replaced by those around them, so that no hidden black or white bleeds into visible edges, and alpha
-itself is resized by Lanczos.
+A grey picture goes in as R = G = B and comes out as the luma of the result. Alpha does not go through the network:
+Lanczos resizes it. Before the colors go in, those of fully transparent pixels are replaced by the colors around them,
+so that a hidden black or white does not show at visible edges.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class Picture:
 
     @property
     def maximum(self) -> float:
-        """The value of white."""
+        """The value of white: 255, 65535 or 1."""
         return maximum_of(self.color.dtype)
 
 
 def maximum_of(dtype: np.dtype[Any]) -> float:
-    """The value of white in that type."""
+    """Return the value of white in a type: 255, 65535 or 1."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def from_array(array: NDArray[Any]) -> Picture:
-    """A picture of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, uint16 or floating point 0..1.
+    """Return the picture of an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8, uint16 or floats 0..1.
 
     Raises:
         InvalidImageError: any other shape or type, no pixels, NaN, infinity, or floats outside 0..1.
@@ -88,7 +88,7 @@ def from_array(array: NDArray[Any]) -> Picture:
 
 
 def to_array(picture: Picture, *, like: NDArray[Any]) -> NDArray[Any]:
-    """The array of a picture, with the rank and type of `like`."""
+    """Return a picture as an array, with the rank and type of `like`."""
     array = picture.color
     if picture.alpha is not None:
         array = np.concatenate([array, picture.alpha[..., None]], axis=2)
@@ -98,7 +98,7 @@ def to_array(picture: Picture, *, like: NDArray[Any]) -> NDArray[Any]:
 
 
 def from_pil(image: Image.Image) -> Picture:
-    """A picture of a PIL image of any mode; what is not grey, RGB or palette is converted to sRGB, and the log says so.
+    """Return the picture of a PIL image of any mode. CMYK, YCbCr, LAB and HSV become sRGB, and the log says so.
 
     Raises:
         InvalidImageError: no pixels, or a mode without a range (32-bit integers or floats).
@@ -133,7 +133,10 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A PIL image of mode L, LA, RGB, RGBA or I;16. Pillow has no 16-bit color: it is reduced, and the log says so."""
+    """Return a picture as a PIL image of mode L, LA, RGB, RGBA or I;16.
+
+    Pillow has no 16-bit color: it is reduced to 8 bits, and the log says so.
+    """
     color, alpha = picture.color, picture.alpha
     if color.dtype == np.uint16 and (alpha is not None or not picture.is_grey):
         logger.warning("a PIL image has no 16-bit color: reduced to 8 bits (give an array, or write to a file)")
@@ -147,7 +150,7 @@ def to_pil(picture: Picture) -> Image.Image:
 
 
 def eight_bits(picture: Picture) -> Picture:
-    """The picture with 8 bits a channel."""
+    """Return the picture with 8 bits a channel."""
 
     def reduce(values: NDArray[Any]) -> NDArray[np.uint8]:
         return np.rint(values * (255 / picture.maximum)).astype(np.uint8)
@@ -159,7 +162,7 @@ def eight_bits(picture: Picture) -> Picture:
 
 
 def network_input(picture: Picture) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """(H, W, 3) RGB 0..255 for the network: the picture's own bytes where they are just that, float32 elsewhere."""
+    """Return (H, W, 3) RGB 0..255 for the network: the picture's own uint8 array if it is RGB, else float32."""
     if picture.color.dtype == np.uint8 and not picture.is_grey and (picture.alpha is None or picture.alpha.all()):
         return picture.color
     color = picture.color.astype(np.float32)
@@ -171,7 +174,7 @@ def network_input(picture: Picture) -> NDArray[np.float32] | NDArray[np.uint8]:
 
 
 def quantize(sr: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> NDArray[Any]:
-    """The network's (H, W, 3) 0..255 as values of `dtype`, clamped and rounded; (H, W, 1) for grey."""
+    """Convert the network's (H, W, 3) 0..255 to `dtype`, rounded and clamped; to (H, W, 1) if the picture is grey."""
     maximum = maximum_of(dtype)
     values = (sr @ LUMA)[..., None] if grey else sr
     scaled = values * np.float32(maximum / 255) if maximum != 255 else values.copy()
@@ -181,12 +184,12 @@ def quantize(sr: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> ND
 
 
 def enlarged(source: Picture, color: NDArray[Any], scale: int) -> Picture:
-    """The enlarged picture: new colors, alpha resized by Lanczos, the rest kept."""
+    """Return the enlarged picture: the new colors, alpha resized by Lanczos, ICC profile and EXIF of the source."""
     return replace(source, color=color, alpha=None if source.alpha is None else _resize_alpha(source.alpha, scale))
 
 
 def flattened(picture: Picture, background: tuple[int, int, int]) -> Picture:
-    """The picture on a background (RGB 0..255) instead of transparency."""
+    """Return the picture laid on a background (RGB 0..255), without transparency."""
     if picture.alpha is None:
         return picture
     share = (picture.alpha.astype(np.float32) / picture.maximum)[..., None]
@@ -206,7 +209,7 @@ def _resize_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
 
 
 def _bleed(color: NDArray[np.float32], visible: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Fill what is not visible with the mean of what is visible around it, from a pyramid of halved pictures."""
+    """Fill each invisible pixel with the mean of the visible ones around it, from a pyramid of halved pictures."""
     weight = visible[..., None].astype(np.float32)
     filled = color * weight
     if not visible.any() or visible.all():

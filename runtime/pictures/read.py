@@ -1,4 +1,4 @@
-"""Image files, on disk or in memory, to pictures."""
+"""Read image files, from disk or from memory."""
 
 from __future__ import annotations
 
@@ -196,8 +196,11 @@ def _read(source: _Source, image: ImageFileType, max_pixels: int | None) -> Imag
 
 
 def _read_deep_color(source: _Source, image: ImageFileType, max_pixels: int | None) -> Picture | None:
-    """16-bit color of PNG and TIFF, of which Pillow keeps the upper bytes only: decoded a second time with the byte
-    order turned round, which gives the lower bytes. None if the file has no 16-bit color."""
+    """Return 16-bit color of PNG and TIFF; None if the file has none.
+
+    Pillow keeps the upper byte of each value only. Decoding a second time, with the byte order turned round, gives the
+    lower bytes.
+    """
     raw = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
     if len(raw) != 1 or not isinstance(mode := raw.pop(), str) or ";16" not in mode or mode.startswith("I"):
         return None
@@ -252,7 +255,7 @@ def _oriented(picture: Picture, image: Image.Image) -> Picture:
 
 
 def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """EXIF orientation 2 to 8 undone."""
+    """Undo an EXIF orientation (2 to 8)."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Pictures to image files, on disk or in memory: format by suffix, whole or absent."""
+"""Write image files, to disk or into memory, in the format that the suffix names."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How to write.
+    """What the user may choose about a file that is written.
 
     Attributes:
         quality: 1 to 100, of JPEG, WebP and AVIF; None: the format's default.
