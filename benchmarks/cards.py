@@ -7,12 +7,6 @@ from pathlib import Path
 from benchmarks.results import ResultsError
 from runtime.models import FOLDER, BundledModel
 
-PLAIN = "plain EDSR"
-"""The row of a card that holds the network without a graph, of the same width and depth."""
-
-PLAIN_NETWORK = "edsr-s"
-"""What that network is called where it is a model of its own."""
-
 Scores = dict[str, dict[str, float | None]]
 """By method and set, PSNR on luma in dB; None: not measured."""
 

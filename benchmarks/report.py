@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cards import PLAIN, PLAIN_NETWORK, read_quality
+from benchmarks.cards import read_quality
 from benchmarks.measure import load
 from benchmarks.plots import draw
 from benchmarks.results import FOLDER, REPOSITORY, ResultsError, read, read_all
@@ -63,7 +63,7 @@ def models_section(folder: Path = FOLDER) -> str:
     models = bundled_models()
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
-        f"`{PLAIN_NETWORK}` is the backbone of `ignn-s` alone, without the graph. Seconds: one photograph of "
+        "`edsr-s` is the backbone of `ignn-s` alone, without the graph. Seconds: one photograph of "
         f"256 x 256 through the network, ONNX Runtime on {machine['threads']} threads of {machine['cpu']}. "
         "SSIM, training data and licence: the model's card."
     )
@@ -72,25 +72,24 @@ def models_section(folder: Path = FOLDER) -> str:
 
 
 def _scale_lines(scale: int, models: list[BundledModel], folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of one scale: bicubic, the plain network if it is not bundled, the bundled models."""
+    """Return the lines of one scale: bicubic and the bundled models."""
     sets = list(dict.fromkeys(name for model in models for name in model.psnr_y_db))
     here = sorted((model for model in models if model.scale == scale), key=lambda model: model.name)
-    scores = {method: row for model in here for method, row in read_quality(model).items()}
+    cards = {model.name: read_quality(model) for model in here}
+    scores = {name: card[name] for name, card in cards.items()}
+    scores |= {"bicubic": card["bicubic"] for card in cards.values() if "bicubic" in card}
     seconds = _seconds(folder) if scale == 2 else {}  # the benchmarks' networks are all x2
-    plain = [] if f"{PLAIN_NETWORK}-x{scale}" in scores else [PLAIN]
-    names = {method: method for method in ("bicubic", *plain) if here}
-    names |= {model.name: f"[**{model.name}**](runtime/models/{model.name}.md)" for model in here}
+    names = {model.name: f"[**{model.name}**](runtime/models/{model.name}.md)" for model in here}
     sizes = {model.name: f"{model.size_bytes / 1e6:.1f} MB" for model in here}
-    networks = {PLAIN: PLAIN_NETWORK} | {model.name: model.name.removesuffix(f"-x{scale}") for model in here}
     return [
         {
             "scale": f"x{scale}",
             "network": shown_name,
             "file": sizes.get(method, ""),
             **{name: _decibels(scores.get(method, {}).get(name)) for name in sets},
-            "seconds": "" if method == "bicubic" else seconds.get(networks[method], "not measured"),
+            "seconds": seconds.get(method.removesuffix(f"-x{scale}"), "not measured") if method in sizes else "",
         }
-        for method, shown_name in names.items()
+        for method, shown_name in ({"bicubic": "bicubic"} | names).items()
     ]
 
 
