@@ -77,7 +77,8 @@ def _scale_lines(scale: int, models: list[BundledModel], folder: Path) -> list[d
     here = sorted((model for model in models if model.scale == scale), key=lambda model: model.name)
     cards = {model.name: read_quality(model) for model in here}
     scores = {name: card[name] for name, card in cards.items()}
-    scores |= {"bicubic": card["bicubic"] for card in cards.values() if "bicubic" in card}
+    for card in cards.values():
+        scores.setdefault("bicubic", card["bicubic"])
     seconds = _seconds(folder) if scale == 2 else {}  # the benchmarks' networks are all x2
     names = {model.name: f"[**{model.name}**](runtime/models/{model.name}.md)" for model in here}
     sizes = {model.name: f"{model.size_bytes / 1e6:.1f} MB" for model in here}

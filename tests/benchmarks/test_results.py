@@ -258,7 +258,7 @@ def test_a_benchmark_without_curves_is_drawn_as_bars(tmp_path: Path) -> None:
 def test_sets_that_a_card_lacks_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     first = next(model for model in bundled_models() if model.name == "ignn-s-x2")
     plain = replace(first, name="edsr-s-x2", psnr_y_db={"Set5": 37.5, "Manga109": 30.0})
-    cards_of = {"ignn-s-x2": cards.read_quality(first), "edsr-s-x2": {"edsr-s-x2": {"Set5": 37.5, "Manga109": None}}}
+    cards_of = {"ignn-s-x2": cards.read_quality(first), "edsr-s-x2": {"edsr-s-x2": {"Set5": 37.5}, "bicubic": {}}}
     monkeypatch.setattr(report, "read_quality", lambda model: cards_of[model.name])
     monkeypatch.setattr(report, "bundled_models", lambda: [first, plain])
     row = next(line for line in report.models_section().splitlines() if "[**edsr-s-x2**]" in line)
