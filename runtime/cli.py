@@ -31,6 +31,7 @@ CLONE_COMMANDS = {
     "photographs": ("train.photographs", "main", "check a folder against the list of public training photographs"),
     "evaluate": ("train.evaluate", "main", "measure PSNR and SSIM by the paper's protocol"),
     "ablation": ("train.ablation", "main", "train and measure rows of the paper's tables"),
+    "neighbors": ("train.neighbor_sheet", "main", "draw the patches that the graph finds for one place"),
     "graphagg-star": ("train.figures", "graphagg_star_main", "enlarge without learning, by the picture's own patches"),
     "feature-maps": ("train.figures", "feature_maps_main", "draw the features before and after the graph"),
 }

@@ -96,6 +96,19 @@ class GraphAgg(nn.Module):
         assert f_lr is not None
         return f_lr, f_hr
 
+    def neighbor_weights(self, edge: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return what the neighbors weigh in f_lr and in f_hr, each (N, k, height, width) at LR size; sums are 1.
+
+        Args:
+            edge: (N, k, 64, m1, m2) of `windowed_knn`.
+            height, width: of the features.
+        """
+        if not self.ecn:
+            equal = edge.new_full((edge.shape[0], edge.shape[1], height, width), 1 / edge.shape[1])
+            return equal, equal
+        lr, hr = (_neighbor_weights(net, edge, height, width) for net in (self.weightnet_lr, self.weightnet_hr))
+        return torch.cat(lr, dim=1), torch.cat(hr, dim=1)
+
     def _fold(self, features: Tensor, index: Tensor) -> Tensor:
         if self.adapn:
             return adapn_gather(features, index, self.scale, ADAPN_EPS)
