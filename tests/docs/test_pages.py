@@ -195,6 +195,9 @@ def test_arguments_and_errors_of_the_class_are_described() -> None:
     text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
     for name in inspect.signature(SuperResolver).parameters:
         assert f"`{name}`" in text, f"docs/api.md does not describe the argument {name}"
+    for name, attribute in vars(SuperResolver).items():
+        if isinstance(attribute, property):
+            assert f"`{name}`" in text, f"docs/api.md does not describe the attribute {name}"
     classes = {name for name, found in vars(errors).items() if inspect.isclass(found) and issubclass(found, Exception)}
     described = set(re.findall(r"`(\w+Error)`", text))
     assert classes == described & classes, f"docs/api.md does not name {sorted(classes - described)}"
