@@ -37,13 +37,12 @@ class SuperResolver:
     Args:
         model: path of an ONNX file made by `ignn export`, or the name of a bundled model (`ignn models`);
             None: the bundled default, a x2 model.
-        backend: `ort` (ONNX Runtime); `tensorrt` or `tensorrt-rtx`, which build engines on first use and keep them; or
-            `auto`, which is ONNX Runtime.
+        backend: `ort` (ONNX Runtime), or `tensorrt` or `tensorrt-rtx`, which build engines on first use and keep them.
         providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or (name, options).
             Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else the CPU.
         tile: largest side of a tile in LR pixels. Tiling costs time (each tile computes its context again) and bounds
-            memory; it does not change the result. None: the whole image at once; `auto`: the largest tile that fits
-            the memory that is free.
+            memory; it does not change the result. `auto`: the largest tile that fits the memory that is free; None: the
+            whole image at once.
         halo: LR pixels of context around a tile. None: what makes tiles exact. Less is faster and approximate: tiles
             are then blended, and the log says so.
         self_ensemble: run the 8 flips and rotations and average: about 0.1 dB better, 8 times slower.
@@ -61,9 +60,9 @@ class SuperResolver:
         self,
         model: PathLike | None = None,
         *,
-        backend: Literal["auto", "ort", "tensorrt", "tensorrt-rtx"] = "auto",
+        backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort",
         providers: Sequence[Provider] | None = None,
-        tile: int | Literal["auto"] | None = None,
+        tile: int | Literal["auto"] | None = "auto",
         halo: int | None = None,
         self_ensemble: bool = False,
         threads: int | None = None,
@@ -138,7 +137,7 @@ class SuperResolver:
         Raises:
             ImageReadError, ImageTooLargeError: the file cannot be read.
             InvalidImageError: wrong shape, type or values.
-            DeviceMemoryError: memory ran out with the smallest tile.
+            DeviceMemoryError: there is no memory for the smallest tile, or for the result.
             NonFiniteOutputError: the network gave NaN or infinity.
         """
         return _as_kind(self.upscale(self._picture(image)), image)

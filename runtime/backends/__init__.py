@@ -38,6 +38,10 @@ class Backend(Protocol):
         """The runtime and the device, for messages: `ONNX Runtime 1.20 (CPUExecutionProvider)`."""
 
     @property
+    def on_host(self) -> bool:
+        """Whether the network runs in the host's memory."""
+
+    @property
     def takes_bytes(self) -> bool:
         """Whether it also takes (N, H, W, 3) uint8 RGB, and gives such for it: rounded, clamped, and an error
         (`non_finite`) where the network's values are not finite."""

@@ -11,6 +11,12 @@ from pathlib import Path
 UNKNOWN = 2 << 30
 """Bytes assumed free where the system does not say."""
 
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where the system shows control groups: version 2 itself, version 1 with a folder for each controller."""
+
+OWN_GROUPS = Path("/proc/self/cgroup")
+"""Where Linux says which control groups this process is in."""
+
 
 def free_host_memory() -> int:
     """Return how many bytes this process can still take without swapping.
@@ -90,15 +96,36 @@ def _system() -> int | None:
 
 
 def _cgroup() -> int | None:
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # absent, or "max"
+    """Bytes that the control groups of this process leave, its own and those above it."""
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return None
+    left = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = CGROUPS, ("memory.max", "memory.current", "inactive_file ")
+        elif "memory" in controllers.split(","):
+            root, names = CGROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        else:
             continue
-    return None
+        own = root / path.lstrip("/")
+        # In a container the path may be that of the machine outside: what is not there is passed over.
+        for group in (own, *own.parents):
+            if group.is_relative_to(root):
+                left.append(_left_in(group, *names))
+    return min((value for value in left if value is not None), default=None)
+
+
+def _left_in(group: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    """Bytes that one control group leaves; files read long ago count as free, for the system drops them first."""
+    try:
+        free = int((group / limit).read_text()) - int((group / used).read_text())
+        stat = (group / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):  # absent, or "max"
+        return None
+    return max(0, free + next((int(line.split()[1]) for line in stat if line.startswith(reclaimable)), 0))
 
 
 def _address_space() -> int | None:

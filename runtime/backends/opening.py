@@ -17,7 +17,7 @@ from .tensorrt_library import FLAVORS, check_flavor
 if TYPE_CHECKING:
     from .ort import Provider
 
-BACKENDS = ("auto", "ort", *FLAVORS)
+BACKENDS = ("ort", *FLAVORS)
 
 
 def find_model_file(model: str | os.PathLike[str] | None) -> tuple[Path, str, str]:

@@ -94,8 +94,8 @@ class OrtBackend:
             )
         self._session.disable_fallback()  # a provider that fails says so, instead of making way for another
         return_freed_memory()  # of the weights as the file had them: they now live in the kernels' own layout
-        self._on_host = first == PROVIDERS["cpu"]
-        self._run_options = run_options() if self._on_host else ort.RunOptions()
+        self.on_host = first == PROVIDERS["cpu"]
+        self._run_options = run_options() if self.on_host else ort.RunOptions()
         self._device = int(wanted[0][1].get("device_id", 0))
         self.description = f"ONNX Runtime {ort.__version__} ({first})"
         try:
@@ -140,7 +140,7 @@ class OrtBackend:
 
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
-        return free_host_memory() if self._on_host else free_device_memory(self._device)
+        return free_host_memory() if self.on_host else free_device_memory(self._device)
 
 
 def session_options() -> ort.SessionOptions:

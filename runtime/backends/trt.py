@@ -61,6 +61,8 @@ class TrtBackend:
         ModelLoadError, ModelMetadataError: about the ONNX file.
     """
 
+    on_host = False
+
     def __init__(
         self,
         model: bytes,

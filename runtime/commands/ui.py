@@ -32,7 +32,7 @@ class Models:
         self._open: dict[str, SuperResolver] = {}
         self.scales: dict[str, int] = {}
         for path in paths:
-            resolver = SuperResolver(path, tile="auto")
+            resolver = SuperResolver(path)
             self._open[path.stem] = resolver
             self.scales[path.stem] = resolver.scale
         for model in bundled_models():
@@ -47,7 +47,7 @@ class Models:
     def __getitem__(self, label: str) -> SuperResolver:
         with self._lock:
             if label not in self._open:
-                self._open[label] = SuperResolver(label, tile="auto")
+                self._open[label] = SuperResolver(label)
             return self._open[label]
 
 

@@ -64,9 +64,9 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     network.add_argument("--halo", type=int, help="context around a tile; less than the model's own is approximate")
     network.add_argument(
         "--backend",
-        default="auto",
-        choices=["auto", "ort", "tensorrt", "tensorrt-rtx"],
-        help="what runs it (default %(default)s)",
+        default="ort",
+        choices=["ort", "tensorrt", "tensorrt-rtx"],
+        help="what runs it (default %(default)s, ONNX Runtime)",
     )
     network.add_argument(
         "--provider", action="append", metavar="NAME", help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx"

@@ -14,17 +14,12 @@ from ..backends import Backend, BackendMemoryError, Values, non_finite
 from ..errors import DeviceMemoryError
 from ..metadata import ModelMetadata
 from ..pictures.picture import quantize
+from .budget import MINIMUM_TILE, affordable_tile, result_bytes
 from .composer import Composer, Convert
 from .images import Crop, ReadCrop, TiledImage, WholeImage, batches
-from .plan import Segment, Tile, TilePlan, largest_tile, plan_tiles, split
+from .plan import Segment, Tile, TilePlan, plan_tiles, split
 
 logger = logging.getLogger("ignn")
-
-MINIMUM_TILE = 32
-"""Smallest tile, in LR pixels, that running out of memory leads to."""
-
-MEMORY_SHARE = 0.6
-"""Share of the free memory that `tile="auto"` uses: the rest is for the picture itself and for other programs."""
 
 
 class TiledNetwork:
@@ -57,18 +52,21 @@ class TiledNetwork:
         """HR pixels per LR pixel."""
         return self.metadata.scale
 
-    def plan(self, height: int, width: int, *, batch: int = 1, most_bytes: int | None = None) -> TilePlan:
-        """Cut an image of `height` x `width` LR pixels, if `batch` tiles run at once in at most `most_bytes`."""
+    def plan(
+        self, height: int, width: int, *, batch: int = 1, kept_bytes: int = 0, most_bytes: int | None = None
+    ) -> TilePlan:
+        """Cut an image of `height` x `width` LR pixels; the rest as in `affordable_tile`, whose error it may raise."""
         tile = self.tile
         if tile == "auto":
-            budget = int(self.backend.free_memory() * MEMORY_SHARE / batch)
-            if most_bytes is not None:
-                budget = min(budget, most_bytes)
-            tile = largest_tile(
-                height, width, self.metadata, crop_pixels=budget // self.metadata.bytes_per_pixel, halo=self.halo
+            tile = affordable_tile(
+                self.backend,
+                height,
+                width,
+                halo=self.halo,
+                batch=batch,
+                kept_bytes=kept_bytes,
+                most_bytes=most_bytes,
             )
-            if tile is not None:
-                tile = max(tile, MINIMUM_TILE)
         if self._tile_limit is not None:
             tile = min(tile or self._tile_limit, self._tile_limit)
         plan = plan_tiles(height, width, self.metadata, tile=tile, halo=self.halo)
@@ -119,9 +117,17 @@ class TiledNetwork:
 
     def whole_image(self, lr: Values, convert: Convert, *, batch: int = 1) -> WholeImage:
         """Prepare an image in memory for `run_tiles`; arguments as those of `run` and `plan`."""
+        kept_bytes = result_bytes(
+            lr.shape[0] * lr.shape[1] * self.scale**2,
+            as_bytes=bool(lr.dtype == np.uint8),
+            self_ensemble=self.self_ensemble,
+        )
 
         def make_plan(height: int, width: int) -> TilePlan:
-            return self.plan(height, width, batch=batch)
+            nonlocal kept_bytes
+            plan = self.plan(height, width, batch=batch, kept_bytes=kept_bytes)
+            kept_bytes = 0  # of the turns after the first: it is taken by then
+            return plan
 
         return WholeImage(lr, make_plan, self.scale, convert, self_ensemble=self.self_ensemble)
 

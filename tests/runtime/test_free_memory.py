@@ -40,7 +40,7 @@ def test_the_device_is_asked(nvidia_smi) -> None:
 def test_auto_tiles_follow_the_device_that_the_network_runs_on(nvidia_smi, x2_model: Path) -> None:
     resolver = SuperResolver(x2_model, tile="auto")
     backend: Any = resolver.network.backend
-    backend._on_host, backend._device = False, 0  # what the CUDA provider sets
+    backend.on_host, backend._device = False, 0  # what the CUDA provider sets
     for mebibytes, whole in ((24_000, True), (100, False)):
         nvidia_smi(f"echo {mebibytes}")
         plan = resolver.network.plan(1000, 1000)  # of 2000 bytes a pixel
@@ -71,3 +71,37 @@ def test_the_least_of_all_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in (("_system", system), ("_cgroup", group), ("_address_space", process)):
             monkeypatch.setattr(memory, name, lambda value=value: value)
         assert memory.free_host_memory() == least
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_control_groups_count_with_those_above_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version) -> None:
+    """The least that any of them leaves; files that were read, and can be dropped, count as free."""
+    root = tmp_path / ("" if version == 2 else "memory")
+    limit, used, inactive = (
+        ("memory.max", "memory.current", "inactive_file")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+
+    def group(path: str, most: str, taken: int, files: int) -> None:
+        (root / path).mkdir(parents=True, exist_ok=True)
+        for name, content in ((limit, most), (used, str(taken)), ("memory.stat", f"anon 7\n{inactive} {files}\n")):
+            (root / path / name).write_text(content)
+
+    own = tmp_path / "own"
+    own.write_text("0::/user/app/worker\n" if version == 2 else "9:cpu:/\n4:memory:/user/app/worker\n0::/\n")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", own)
+    assert memory._cgroup() is None  # no group says anything
+    group("", "9000", 100, 0)
+    group("user", "max", 100, 0)
+    assert memory._cgroup() == 8900
+    group("user/app", "5000", 4000, 500)
+    assert memory._cgroup() == 1500
+    group("user/app/worker", "1000", 900, 0)
+    assert memory._cgroup() == 100
+    group("user/app/other", "10", 10, 0)
+    group("user/app/worker", "1000", 2000, 0)
+    assert memory._cgroup() == 0
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "absent")
+    assert memory._cgroup() is None

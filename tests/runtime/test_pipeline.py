@@ -23,7 +23,7 @@ LANES = 3
 class Overlapping:
     """Takes three inputs before it gives the first result, as TensorRT does; inputs above `most` values do not fit."""
 
-    takes_bytes = False
+    takes_bytes, on_host = False, True
 
     def __init__(self, backend):
         self.backend, self.most = backend, 1 << 40
@@ -107,7 +107,7 @@ def test_few_crops_are_kept_and_none_is_read_twice(x2_model, photograph, most):
     plan = network.plan(*photograph.shape[:2])
     convert = network.converter(np.dtype(np.uint8), grey=False)
     bands = list(network.bands(read_crop, plan, convert, lambda count, _: done.append(count)))
-    assert np.array_equal(np.concatenate(bands), SuperResolver(x2_model)(photograph))
+    assert np.array_equal(np.concatenate(bands), SuperResolver(x2_model, tile=None)(photograph))
     assert read == list(plan)
     assert done == list(range(1, len(plan) + 1))
     assert max(kept) == (LANES + 1 if most == 1 << 40 else 2)  # the last of them is read, not yet begun
@@ -159,7 +159,7 @@ def test_a_batch_that_does_not_fit_is_halved(x2_model, photograph, caplog):
 
 
 def test_blended_tiles_keep_their_edges_when_memory_runs_out(x2_model, photograph):
-    whole = SuperResolver(x2_model)(photograph).astype(int)
+    whole = SuperResolver(x2_model, tile=None)(photograph).astype(int)
     resolver, backend = overlapping(x2_model, tile=64, halo=4)
     backend.most = 3 * 48 * 48
     blended = resolver(photograph)

@@ -204,6 +204,7 @@ def test_a_silent_fallback_is_an_error(x2_model, monkeypatch):
         {"threads": 0},
         {"threads": 1.5},
         {"backend": "directml"},
+        {"backend": "auto"},
         {"providers": "cpu"},
         {"providers": ["gpu"]},
     ],

@@ -65,7 +65,7 @@ def test_what_makes_tiles_exact(height, width, tile, graph_scale, halo, window):
 def test_tiled_result_is_the_whole_one(model_file, scale, height, width, tile, seed):
     path = _models.setdefault(scale, model_file(scale))
     lr = np.random.default_rng(seed).uniform(0, 255, (height, width, 3)).astype(np.float32)
-    whole = SuperResolver(path).super_resolve(lr)
+    whole = SuperResolver(path, tile=None).super_resolve(lr)
     tiled = SuperResolver(path, tile=tile).super_resolve(lr)
     assert whole.shape == (scale * height, scale * width, 3)
     assert np.abs(whole - tiled).max() < 1e-3
@@ -76,13 +76,13 @@ _models: dict[int, object] = {}
 
 def test_tiles_without_context_are_not_exact(x2_model, photograph):
     """The test above can fail: without its halo the same network shows seams, or blends, and says so."""
-    whole = SuperResolver(x2_model)(photograph).astype(int)
+    whole = SuperResolver(x2_model, tile=None)(photograph).astype(int)
     rough = SuperResolver(x2_model, tile=16, halo=0)(photograph).astype(int)
     assert np.abs(whole - rough).max() > 2
 
 
 def test_blended_tiles_are_close_and_say_so(x2_model, photograph, caplog):
-    whole = SuperResolver(x2_model)(photograph).astype(int)
+    whole = SuperResolver(x2_model, tile=None)(photograph).astype(int)
     resolver = SuperResolver(x2_model, tile=40, halo=4)
     with caplog.at_level(logging.WARNING, "ignn"):
         blended = resolver(photograph).astype(int)
@@ -132,13 +132,41 @@ def test_auto_takes_tiles_that_fit_the_free_memory(x2_model, photograph, monkeyp
     plan = resolver.network.plan(150, 225)
     assert len(plan) > 1
     assert plan.crop_pixels * 2000 <= 20_000_000
-    assert np.array_equal(resolver(photograph), SuperResolver(x2_model)(photograph))
+    assert np.array_equal(resolver(photograph), SuperResolver(x2_model, tile=None)(photograph))
+
+
+def test_auto_is_the_default(x2_model):
+    assert SuperResolver(x2_model).network.tile == "auto"
+
+
+@pytest.mark.parametrize(("dtype", "self_ensemble", "result"), [("u1", False, 6), ("u2", False, 24), ("u1", True, 30)])
+def test_auto_counts_the_picture_and_its_result(x2_model, monkeypatch, dtype, self_ensemble, result):
+    """So many bytes for each of the result's pixels are not for the network: 3 or 12 a copy, 24 for a sum of turns."""
+    network = SuperResolver(x2_model, self_ensemble=self_ensemble).network
+    free = 150_000_000
+    monkeypatch.setattr(type(network.backend), "free_memory", lambda self: free)
+    lr = np.zeros((1000, 1000, 3), np.uint8 if dtype == "u1" else np.float32)
+    plans = [image.plan for image in network.whole_image(lr, lambda values: values).images()]
+    unburdened = network.plan(1000, 1000)
+    free -= result * 4_000_000
+    assert plans[0] == network.plan(1000, 1000) != unburdened
+    assert plans[1:] == [unburdened] * (7 if self_ensemble else 0)  # the sum is there by then, and no longer free
+
+
+@pytest.mark.parametrize("free", [20_000_000, 28_000_000])
+def test_a_picture_that_no_tile_is_small_enough_for(x2_model, monkeypatch, free):
+    """It is told before anything runs: 24 MB for the result, and 4.6 MB for a tile of 32 and its context."""
+    resolver = SuperResolver(x2_model)
+    monkeypatch.setattr(type(resolver.network.backend), "free_memory", lambda self: free)
+    monkeypatch.setattr(type(resolver.network.backend), "run", lambda *_: pytest.fail("it runs"))
+    with pytest.raises(errors.DeviceMemoryError, match=r"1000 x 1000 pixels needs 24 MB .* 5 MB .*--stream"):
+        resolver(np.zeros((1000, 1000, 3), np.uint8))
 
 
 class Scarce:
     """A device with room for so many pixels, around a true backend: the edge where memory runs out."""
 
-    takes_bytes = False
+    takes_bytes, on_host = False, True
 
     def __init__(self, backend, most_pixels):
         self.backend, self.most_pixels, self.refused = backend, most_pixels, 0
@@ -159,7 +187,7 @@ class Scarce:
 
 @pytest.mark.parametrize("tile", [None, "auto", 128])
 def test_out_of_memory_halves_the_tile_and_goes_on(x2_model, photograph, caplog, tile):
-    whole = SuperResolver(x2_model)(photograph)
+    whole = SuperResolver(x2_model, tile=None)(photograph)
     resolver = SuperResolver(x2_model, tile=tile)
     resolver.network.backend = scarce = Scarce(resolver.network.backend, 6000)
     with caplog.at_level(logging.WARNING, "ignn"):
@@ -172,7 +200,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(x2_model, photograph, caplog,
 
 
 def test_out_of_memory_with_the_smallest_tile_is_an_error(x2_model, photograph):
-    resolver = SuperResolver(x2_model)
+    resolver = SuperResolver(x2_model, tile=None)
     resolver.network.backend = Scarce(resolver.network.backend, 100)
     with pytest.raises(errors.DeviceMemoryError, match=rf"down to {MINIMUM_TILE}\) needs less"):
         resolver(photograph)
@@ -186,7 +214,7 @@ import resource, sys, logging
 logging.basicConfig()
 import numpy as np
 from runtime import SuperResolver
-resolver = SuperResolver({str(model_file(2, {"width": 64}))!r}, threads=1)
+resolver = SuperResolver({str(model_file(2, {"width": 64}))!r}, threads=1, tile=None)
 image = np.random.default_rng(0).integers(0, 256, (500, 600, 3), dtype=np.uint8)
 whole = resolver(image)
 used = int(open('/proc/self/statm').read().split()[0]) * 4096

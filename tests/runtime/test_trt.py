@@ -325,7 +325,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(
     image = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
     machine.memory = 1_000_000  # of an image of 150 x 150: 1.35 MB
     with caplog.at_level(logging.WARNING, "ignn"):
-        resolver = SuperResolver(x2_model, backend="tensorrt")
+        resolver = SuperResolver(x2_model, backend="tensorrt", tile=None)
         np.testing.assert_array_equal(resolver(image), repeated(image))
     assert "out of memory with a tile of 150: going on with 75" in caplog.text
     assert machine.contexts == 0
@@ -333,8 +333,9 @@ def test_out_of_memory_goes_on_with_smaller_tiles(
 
 def test_out_of_memory_with_the_smallest_tile(machine: Machine, built: list[BuildRequest], x2_model: Path) -> None:
     machine.memory = 1000
-    with pytest.raises(DeviceMemoryError):
-        SuperResolver(x2_model, backend="tensorrt")(np.zeros((90, 90, 3), np.uint8))
+    for tile, message in ((None, r"down to 32\) needs less"), ("auto", "for the smallest tile")):
+        with pytest.raises(DeviceMemoryError, match=message):
+            SuperResolver(x2_model, backend="tensorrt", tile=tile)(np.zeros((90, 90, 3), np.uint8))
 
 
 def test_no_device(machine: Machine, x2_model: Path) -> None:
