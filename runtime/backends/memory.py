@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -39,6 +38,8 @@ def total_device_memory(device: int = 0) -> int | None:
 
 
 def _device_memory(which: str, device: int) -> int | None:
+    import subprocess  # only where there is a device to ask: an import of the package stays light
+
     command = ["nvidia-smi", f"--id={device}", f"--query-gpu=memory.{which}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

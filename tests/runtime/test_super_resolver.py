@@ -240,6 +240,7 @@ def bundle(tmp_path, x2_model, monkeypatch):
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
         "scale": 2,
+        "kind": "graph",
         "precision": "fp32",
         "training_data": "none",
         "license": "CC0-1.0",

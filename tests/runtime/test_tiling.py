@@ -143,7 +143,7 @@ def test_auto_is_the_default(x2_model):
 def test_auto_counts_the_picture_and_its_result(x2_model, monkeypatch, dtype, self_ensemble, result):
     """So many bytes for each of the result's pixels are not for the network: 3 or 12 a copy, 24 for a sum of turns."""
     network = SuperResolver(x2_model, self_ensemble=self_ensemble).network
-    free = 150_000_000
+    free = 130_000_000
     monkeypatch.setattr(type(network.backend), "free_memory", lambda self: free)
     lr = np.zeros((1000, 1000, 3), np.uint8 if dtype == "u1" else np.float32)
     plans = [image.plan for image in network.whole_image(lr, lambda values: values).images()]
