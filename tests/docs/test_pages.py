@@ -197,8 +197,9 @@ def test_arguments_and_errors_of_the_class_are_described() -> None:
     from runtime import SuperResolver, errors
 
     text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
-    for name in inspect.signature(SuperResolver).parameters:
-        assert f"`{name}`" in text, f"docs/api.md does not describe the argument {name}"
+    for name, parameter in inspect.signature(SuperResolver).parameters.items():
+        default = f'`"{parameter.default}"`' if isinstance(parameter.default, str) else str(parameter.default)
+        assert f"| `{name}` | {default} |" in text, f"docs/api.md does not describe {name}, whose default is {default}"
     for name, attribute in vars(SuperResolver).items():
         if isinstance(attribute, property):
             assert f"`{name}`" in text, f"docs/api.md does not describe the attribute {name}"
