@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.measure import load
 from benchmarks.results import ResultsError, read_all
+from runtime.clone import install_command
 
 _BARS = {
     "baseline": ("time, s", ("model", "version")),
@@ -29,7 +30,7 @@ def draw(folder: Path) -> None:
         import matplotlib
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ResultsError("Plots need matplotlib. Install it: pip install -e '.[bench]'") from error
+        raise ResultsError(f"Plots need matplotlib. Install it: {install_command('bench')}") from error
     matplotlib.rcParams["svg.hashsalt"] = "ignn"  # the same JSON draws the same file
     for name, document in read_all(folder).items():
         benchmark, rows = load(name), document["rows"]

@@ -15,7 +15,9 @@ from typing import Literal
 if __name__ == "__main__":  # `python export/to_onnx.py` from a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     if missing := [name for name in ("torch", "onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        sys.exit(f"to_onnx.py: {', '.join(missing)} not installed. Run: pip install -e '.[train,cpu]'")
+        from runtime.clone import install_command
+
+        sys.exit(f"to_onnx.py: {', '.join(missing)} not installed. Run: {install_command('train,cpu')}")
 
 import onnx
 import onnxscript

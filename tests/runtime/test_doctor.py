@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -58,6 +59,15 @@ def test_every_extra_is_spoken_of() -> None:
         required = " ".join(extras[extra]) + (" pyvips-binary" if extra == "stream" else "")
         for package in packages:
             assert package in required or extra == "test-ui", (extra, package)
+
+
+def test_hints_ask_for_the_command_that_is_true_here() -> None:
+    """How an extra is installed depends on how the package was: runtime/clone.py knows."""
+    root = Path(__file__).resolve().parents[2]
+    for folder in ("runtime", "plugins", "train", "export", "benchmarks"):
+        for path in (root / folder).rglob("*.py"):
+            if path.name != "clone.py":
+                assert not re.search(r"pip install (-e|-U|--force|'?ignn)", path.read_text(encoding="utf-8")), path
 
 
 def test_outside_a_clone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
