@@ -30,6 +30,7 @@ CLONE_COMMANDS = {
     "train": ("train.fit", "main", "train a network, or go on with a run"),
     "photographs": ("train.photographs", "main", "check a folder against the list of public training photographs"),
     "evaluate": ("train.evaluate", "main", "measure PSNR and SSIM by the paper's protocol"),
+    "scoreboard": ("train.scoreboard", "main", "measure all methods on all test sets, and go on where it stopped"),
     "ablation": ("train.ablation", "main", "train and measure rows of the paper's tables"),
     "neighbors": ("train.neighbor_sheet", "main", "draw the patches that the graph finds for one place"),
     "graphagg-star": ("train.figures", "graphagg_star_main", "enlarge without learning, by the picture's own patches"),

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,15 @@ class Score:
     seconds: float
 
 
-def load_upscaler(path: str | os.PathLike[str], device: str = "cpu") -> tuple[Upscale, int]:
+def load_upscaler(
+    path: str | os.PathLike[str], device: str = "cpu", *, scale: int | None = None, value_range: str | None = None
+) -> tuple[Upscale, int]:
     """Open a checkpoint or an ONNX file.
+
+    Args:
+        path: the file.
+        device: where a checkpoint runs.
+        scale, value_range: of an ONNX file of another project, which says neither: 2, 3 or 4; "0..255" or "0..1".
 
     Returns:
         (function, scale).
@@ -56,7 +63,9 @@ def load_upscaler(path: str | os.PathLike[str], device: str = "cpu") -> tuple[Up
     Raises:
         CheckpointError: if the file is neither, or an ONNX file that does not say its scale.
     """
-    return _load_onnx(Path(path)) if Path(path).suffix.lower() == ".onnx" else _load_network(Path(path), device)
+    if Path(path).suffix.lower() == ".onnx":
+        return _load_onnx(Path(path), scale, value_range)
+    return _load_network(Path(path), device)
 
 
 def _load_network(path: Path, device: str) -> tuple[Upscale, int]:
@@ -71,7 +80,7 @@ def _load_network(path: Path, device: str) -> tuple[Upscale, int]:
     return upscale, net.config.scale
 
 
-def _load_onnx(path: Path) -> tuple[Upscale, int]:
+def _load_onnx(path: Path, scale: int | None, value_range: str | None) -> tuple[Upscale, int]:
     try:
         from runtime.backends.onnx_runtime import onnxruntime
     except ImportError as error:
@@ -82,16 +91,20 @@ def _load_onnx(path: Path) -> tuple[Upscale, int]:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CheckpointError(f"ONNX Runtime cannot open {path}: {error}") from error
-    scale = session.get_modelmeta().custom_metadata_map.get("ignn.scale")
-    if scale is None:
-        raise CheckpointError(f"{path} does not say its scale (metadata ignn.scale). Export it with `ignn export`.")
+    own_scale = session.get_modelmeta().custom_metadata_map.get("ignn.scale")
+    if own_scale is None and (scale is None or value_range is None):
+        raise CheckpointError(
+            f"{path} does not say its scale (metadata ignn.scale). Export it with `ignn export`; of another project's "
+            "file give both: --scale 2 --value-range 0..1 (or 0..255)."
+        )
+    unit = 255 if own_scale is None and value_range == "0..1" else 1
     (input_name,) = (value.name for value in session.get_inputs())
 
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (sr,) = session.run(None, {input_name: lr.astype(np.float32).transpose(2, 0, 1)[None]})
-        return sr[0].transpose(1, 2, 0)
+        (sr,) = session.run(None, {input_name: lr.astype(np.float32).transpose(2, 0, 1)[None] / unit})
+        return unit * sr[0].transpose(1, 2, 0)
 
-    return upscale, int(scale)
+    return upscale, int(own_scale or scale or 0)
 
 
 def self_ensemble(upscale: Upscale) -> Upscale:
@@ -122,22 +135,26 @@ def evaluate(methods: dict[str, Upscale], folders: Iterable[str | os.PathLike[st
     files = [(Path(folder), path) for folder in folders for path in list_images(folder)]
     with tqdm(total=len(files) * len(methods), unit="image", leave=False, disable=None) as bar:
         for folder, path in files:
-            try:
-                lr, hr = make_lr(read_rgb(path), scale)
-                with Image.open(path) as image:
-                    gray = len(image.getbands()) == 1 and image.mode != "P"
-                for name, upscale in methods.items():
-                    started = time.perf_counter()
-                    sr = to_uint8(upscale(lr))
-                    seconds = time.perf_counter() - started
-                    pair = (to_gray(sr), to_gray(hr)) if gray else (sr, hr)
-                    scores.append(
-                        Score(name, folder.name, path.name, psnr(*pair, scale), ssim(*pair, scale), round(seconds, 3))
-                    )
-                    bar.update()
-            except (OSError, ValueError) as error:
-                raise ValueError(f"Image {path}: {error}") from error
+            for score in score_image(path, folder.name, methods, scale):
+                scores.append(score)
+                bar.update()
     return scores
+
+
+def score_image(path: Path, dataset: str, methods: dict[str, Upscale], scale: int) -> Iterator[Score]:
+    """Score methods on one image, one after another; raises as `evaluate` does."""
+    try:
+        lr, hr = make_lr(read_rgb(path), scale)
+        with Image.open(path) as image:
+            gray = len(image.getbands()) == 1 and image.mode != "P"
+        for name, upscale in methods.items():
+            started = time.perf_counter()
+            sr = to_uint8(upscale(lr))
+            seconds = time.perf_counter() - started
+            pair = (to_gray(sr), to_gray(hr)) if gray else (sr, hr)
+            yield Score(name, dataset, path.name, psnr(*pair, scale), ssim(*pair, scale), round(seconds, 3))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Image {path}: {error}") from error
 
 
 def summarise(scores: list[Score]) -> list[dict[str, Any]]:
@@ -172,6 +189,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, action="append", metavar="FOLDER", help="HR images; may be repeated")
     parser.add_argument("--scale", type=int, choices=(2, 3, 4), help="default: the models' own")
     parser.add_argument(
+        "--value-range", choices=("0..255", "0..1"), help="of another project's ONNX file; give --scale as well"
+    )
+    parser.add_argument(
         "--self-ensemble", action="store_true", help="add a row per model: mean of 8 flips and rotations"
     )
     parser.add_argument("--device", default="cpu", help="where checkpoints run: cpu (default), cuda, cuda:1, ...")
@@ -190,7 +210,9 @@ def _run(arguments: argparse.Namespace) -> None:
     methods: dict[str, Upscale] = {}
     scale = arguments.scale
     for path in arguments.models:
-        upscale, own_scale = load_upscaler(path, arguments.device)
+        upscale, own_scale = load_upscaler(
+            path, arguments.device, scale=arguments.scale, value_range=arguments.value_range
+        )
         if scale not in (None, own_scale):
             raise ValueError(f"Model {path} upscales x{own_scale}, not x{scale}. Evaluate each scale in its own run.")
         scale, name = own_scale, path if Path(path).stem in methods else Path(path).stem

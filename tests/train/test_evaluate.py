@@ -110,7 +110,12 @@ def test_onnx_file_by_its_metadata(photos, tmp_path, capsys):
     assert main([str(tmp_path / "nearest.onnx"), "--data", str(photos)]) == 0
     assert "| nearest |" in capsys.readouterr().out
     assert main([str(tmp_path / "silent.onnx"), "--data", str(photos)]) == 1
-    assert "ignn.scale" in capsys.readouterr().err
+    assert "--scale 2 --value-range 0..1" in capsys.readouterr().err
+    tables = []
+    for file, more in (("nearest", []), ("silent", ["--scale", "2", "--value-range", "0..255"])):
+        assert main([str(tmp_path / f"{file}.onnx"), "--data", str(photos), *more]) == 0
+        tables.append(capsys.readouterr().out.replace(file, "model"))
+    assert tables[0] == tables[1]
 
 
 def test_errors_are_one_line(photos, checkpoint, tmp_path, capsys):
