@@ -97,12 +97,12 @@ class SuperResolver:
 
     @property
     def description(self) -> str:
-        """What runs where, for people."""
+        """What runs the network, and where, as text for people."""
         return self.network.backend.description
 
     @property
     def self_ensemble(self) -> bool:
-        """Whether every result is a mean over flips and turns."""
+        """Whether every result is the mean over the 8 flips and turns."""
         return self.network.self_ensemble
 
     @property
@@ -112,7 +112,7 @@ class SuperResolver:
 
     @property
     def settings(self) -> str:
-        """Everything but the input that decides a result's values, as one string."""
+        """Everything that decides a result's values, except the input, as one string."""
         network = self.network
         tiles = f"tile={network.tile} halo={network.halo} self_ensemble={network.self_ensemble}"
         return f"{self.fingerprint} {self.metadata} {self.description} {tiles}"
@@ -154,14 +154,15 @@ class SuperResolver:
     def map(self, images: Iterable[Any], *, batch: int = 1, ahead: int = 2) -> ResultIterator:
         """Enlarge a stream of images, each of any kind that a call takes.
 
-        A thread takes images from the iterator and computes ahead of the caller, until `ahead` results wait. An image
-        that fails raises from `next()` in its place; the next `next()` goes on with the image after it.
+        One thread decodes and another runs the network, ahead of the caller. An image that fails raises from `next()`
+        in its place; the next `next()` goes on with the image after it.
 
         Args:
-            images: any iterable, also an endless one; it is read in that thread.
+            images: any iterable, also an endless one; it is read in the decoding thread.
             batch: how many tiles of equal size, also of different images, run at once. More than 1 pays on a GPU and
                 costs memory accordingly; `tile="auto"` allows for it.
-            ahead: results that may wait for the caller.
+            ahead: how many images, beside two batches, may be decoded, computed or waiting for the caller: it bounds
+                the memory.
 
         Returns:
             An iterator over the results, in order. Use it in a `with` block, or call `close()`, to stop early.
@@ -180,10 +181,20 @@ class SuperResolver:
 
     def upscale_file(self, content: ImageFile) -> ImageFile:
         """Enlarge every frame of a decoded image file; see `runtime.pictures.read.read_file`."""
-        return replace(content, frames=[self.upscale(frame) for frame in content.frames])
+        from .tiles.mapping import ResultIterator
+
+        with ResultIterator(self.network, content.frames, lambda frame: frame, lambda large, _: large) as frames:
+            return replace(content, frames=list(frames))
 
     def super_resolve(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network itself: (H, W, 3) float32 RGB 0..255 in, (scale*H, scale*W, 3) out, not clamped, not rounded."""
+        """Run the network itself.
+
+        Args:
+            lr: (H, W, 3) RGB 0..255.
+
+        Returns:
+            (scale * H, scale * W, 3) float32 RGB 0..255, not clamped and not rounded.
+        """
         return self.network.run(np.asarray(lr, np.float32), lambda sr: sr)
 
 

@@ -1,4 +1,4 @@
-"""Many files through `SuperResolver.map`'s threads: one bad file does not stop the rest."""
+"""Many files, read, enlarged and written at the same time. One bad file does not stop the rest."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ READABLE = {*FORMATS, ".jpe", ".jfif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2", "
 """Suffixes that are taken from folders; a file that is named is tried whatever its suffix."""
 
 AHEAD = 2
-"""Files that wait to be written while another is computed: bounds the memory."""
+"""How many files may be in writing, and wait for it, while another is computed. It bounds the memory."""
 
 PATIENCE_SECONDS = 1.0
-"""How long Ctrl-C waits in silence for the tile under way."""
+"""How long Ctrl-C waits for the running tile before it says so."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `error` is None if the output is whole. `pixels` counts the output's."""
+    """The end of a job.
+
+    Attributes:
+        error: None if the output is whole. A class that is not an `IgnnError` means a defect of ours.
+        pixels: pixels of the output, of all its frames.
+    """
 
     job: Job
     error: Exception | None
@@ -47,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Frame:
-    """One picture of a file; or why the file has none."""
+    """One picture of a file, or the error that the file could not be read with."""
 
     job: Job
     content: ImageFile
@@ -112,7 +117,7 @@ def run(
 
 
 def _frames(jobs: Iterable[Job], max_pixels: int | None) -> Iterator[_Frame]:
-    """Read the files."""
+    """Read the files, and yield their pictures."""
     for job in jobs:
         try:
             format_of(job.target)  # before the work, not after it
@@ -137,7 +142,7 @@ def _keep(picture: Picture, frame: _Frame) -> Picture:
 
 
 def _files(items: Iterator[Mapped]) -> Iterator[tuple[Job, ImageFile | Exception]]:
-    """Put enlarged frames together to files again; a file with a frame that failed has its error."""
+    """Collect the enlarged frames of each file; yield the file, or the error of the first frame that failed."""
     frames: list[Picture] = []
     error: BaseException | None = None
     for item in items:
@@ -158,10 +163,10 @@ def _failed(error: Exception) -> Future[int]:
 
 
 def _stop(results: ResultIterator, resolver: SuperResolver) -> None:
-    """End the work that is under way; at once where Ctrl-C comes again."""
+    """Stop after the running tile; at once if Ctrl-C comes again."""
     try:
         if not results.close(PATIENCE_SECONDS):
-            sys.stderr.write("ignn upscale: stopping after the tile under way (Ctrl-C again: at once)\n")
+            sys.stderr.write("ignn upscale: stopping after the tile that is running (Ctrl-C again: at once)\n")
             results.close()
     except KeyboardInterrupt:
         resolver.network.backend.cancel()
@@ -174,7 +179,7 @@ def find_jobs(
     """Find the jobs of a command line.
 
     Args:
-        names: files, folders and patterns (`*.jpg`, `**/*.png`).
+        names: files, folders and patterns (`*.jpg`, `**/*.png`), as the user typed them.
         output: a file for one input; a folder; or a pattern with {stem}, {name}, {folder}, {suffix} or {scale}.
         recursive: take folders with everything below them, and mirror that below the output.
         suffix: suffix of the outputs; None: that of the input, or .png if that is not written.
@@ -208,7 +213,7 @@ def find_jobs(
 
 
 def is_single(names: list[str], jobs: list[Job]) -> bool:
-    """Whether one file was named, rather than many, a folder or a pattern."""
+    """Return whether the user named one file, and not several, a folder or a pattern."""
     return len(jobs) == 1 and Path(names[0]) == jobs[0].source
 
 

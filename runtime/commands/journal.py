@@ -1,4 +1,4 @@
-"""What a batch has finished, written down, so that `--resume` need not guess from names."""
+"""The list of finished outputs that `--resume` reads, so that it need not guess from names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..atomic import atomic_path
 from ..errors import ImageWriteError
 
 FILE_NAME = ".ignn-journal.jsonl"
-"""The journal, beside the outputs: one line of JSON for each output that is whole."""
+"""Name of the journal, which lies beside the outputs: one line of JSON for each output that is whole."""
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of a file's content, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -27,11 +27,11 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """One file to make, with everything that decides what is in it.
+    """One output, with everything that decides what is in it.
 
     Attributes:
         source, target: the two files.
-        settings: model and options, as one string.
+        settings: model, backend and options, as one string (`SuperResolver.settings` holds most of it).
     """
 
     source: Path
@@ -39,7 +39,11 @@ class Work:
     settings: str
 
     def key(self) -> str:
-        """Changes whenever the result could: the source's path, size and time, the target, the settings."""
+        """Return a hash of the source's path, size and time, the target's name, and the settings.
+
+        Raises:
+            OSError: the source is not there.
+        """
         state = self.source.stat()
         parts = [str(self.source.resolve()), state.st_size, state.st_mtime_ns, self.target.name, self.settings]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -77,7 +81,7 @@ class Journal:
                 continue  # the line that was being written when the process was killed, or what the disk made of it
 
     def has(self, work: Work) -> bool:
-        """Whether the output is written down, there, and still the file that was written."""
+        """Return whether the output is written down, and is still the file that was written."""
         try:
             expected = self._done.get(work.key())
             return expected is not None and sha256_of(work.target) == expected
@@ -85,7 +89,7 @@ class Journal:
             return False
 
     def add(self, work: Work) -> None:
-        """Write down that the output is whole; on return it is on the disk."""
+        """Write down that the output is whole. On return the line is on the disk."""
         line = _line(work.key(), sha256_of(work.target))
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(line)

@@ -29,11 +29,18 @@ MEMORY = 3 << 29
 """Bytes that the network may take with `tile="auto"` while streaming, however much is free."""
 
 STRIP_ROWS = 64
-"""Rows that are read, or written into a strip of a TIFF, at once."""
+"""How many rows are read at once, or written into one strip of a TIFF."""
 
 
 class Rows:
-    """A picture file read forward, row by row; `height`, `width`, `channels` (1 or 3) and `dtype` are known at once."""
+    """A picture file that is read from top to bottom.
+
+    Attributes:
+        height, width: size in pixels, after the EXIF orientation is applied.
+        channels: 1 (grey) or 3 (RGB).
+        dtype: uint8 or uint16.
+        icc: ICC profile, or None.
+    """
 
     def __init__(self, path: Path, *, background: tuple[int, int, int] | None, max_pixels: int | None) -> None:
         if not path.is_file() or path.stat().st_size == 0:
@@ -55,7 +62,7 @@ class Rows:
         self._first, self._buffer = 0, np.empty((0, self.width, self.channels), self.dtype)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop) as (rows, width, channels); bounds never go back, rows before `start` are gone."""
+        """Return rows [start, stop) as (rows, width, channels). Bounds never go back: rows before `start` are gone."""
         end = self._first + len(self._buffer)
         parts = [self._buffer[start - self._first :]] if start < end else []
         for row in range(end, stop, STRIP_ROWS):
@@ -137,7 +144,7 @@ def _write_tiff(
 
 
 def _strips(bands: Iterable[NDArray[Any]]) -> Iterator[bytes]:
-    """Bands of any height as compressed strips of `STRIP_ROWS`, the last one shorter."""
+    """Compress bands of any height as strips of `STRIP_ROWS` rows; the last one is shorter."""
     rest: NDArray[Any] | None = None
     for band in bands:
         rest = band if rest is None or not len(rest) else np.concatenate([rest, band])
@@ -150,7 +157,7 @@ def _strips(bands: Iterable[NDArray[Any]]) -> Iterator[bytes]:
 
 
 def _plain(path: Path, image: Any, background: tuple[int, int, int] | None) -> tuple[Any, bytes | None]:  # noqa: ANN401
-    """The image as 8 or 16-bit grey or RGB, and its ICC profile."""
+    """Return the image as 8-bit or 16-bit grey or RGB, and its ICC profile."""
     if image.interpretation in ("cmyk", "lab"):
         logger.warning("%s converted to sRGB", image.interpretation)
         image = image.colourspace("srgb")

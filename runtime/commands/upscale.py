@@ -18,7 +18,7 @@ from .journal import Journal, Work
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the parser of the command line."""
     result = argparse.ArgumentParser(
         prog="ignn upscale",
         description="Enlarge pictures with a super-resolution network.",
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_network_arguments(result: argparse.ArgumentParser) -> None:
-    """Arguments that make a `SuperResolver`."""
+    """Add the arguments that make a `SuperResolver`."""
     network = result.add_argument_group("network")
     network.add_argument("--model", help=".onnx file, or name of a bundled model (`ignn models`); default: bundled, x2")
     network.add_argument(
@@ -80,7 +80,7 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
 
 
 def make_resolver(arguments: argparse.Namespace) -> SuperResolver:
-    """The resolver that the arguments describe."""
+    """Open the model that the arguments name, with the options that they give."""
     return SuperResolver(
         arguments.model,
         backend=arguments.backend,
@@ -96,7 +96,7 @@ def make_resolver(arguments: argparse.Namespace) -> SuperResolver:
 
 
 def main(argv: list[str]) -> int:
-    """The command."""
+    """Run `ignn upscale` with these arguments; returns the exit code."""
     arguments = parser().parse_args(argv)
     options = WriteOptions(arguments.quality, arguments.lossless, arguments.background)
     batch.find_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive)  # wrong names before slow work
@@ -135,7 +135,7 @@ def _run(
     *,
     single: bool,
 ) -> int:
-    """Do the jobs with a progress bar, and say which failed; returns how many did."""
+    """Enlarge the files with a progress bar, and say which failed; returns how many did."""
     from .progress import file_progress
 
     journal = None if single else Journal(_folder(arguments.output), resume=arguments.resume)
@@ -214,7 +214,7 @@ def _video(job: batch.Job, resolver: SuperResolver, arguments: argparse.Namespac
 
 
 def _folder(output: str) -> Path:
-    """The folder that all outputs lie in or below."""
+    """Return the folder that all outputs lie in or below."""
     parts = Path(output).parts
     first = next((index for index, part in enumerate(parts) if "{" in part), len(parts))
     return Path(*parts[:first])

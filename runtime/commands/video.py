@@ -37,7 +37,7 @@ READABLE = {*SUFFIXES, ".avi", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", "
 """Suffixes that are taken for video."""
 
 GROUP = 48
-"""Frames of a group: what a broken run may lose."""
+"""How many frames a group has. A run that is broken off loses at most one group."""
 
 COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
 """Attributes of a codec context that say what the numbers mean."""
@@ -90,7 +90,7 @@ def upscale_video(
 
 
 def _groups_folder(source: Path, target: Path, settings: str) -> Path:
-    """A folder whose name changes whenever the groups in it would."""
+    """Return the folder of the groups; its name holds a hash of everything that decides what is in them."""
     state = source.stat()
     key = f"{source.resolve()} {state.st_size} {state.st_mtime_ns} {target.suffix} {settings} {GROUP}"
     return target.parent / f".{target.name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.ignn-groups"
@@ -137,7 +137,7 @@ def _encode_group(
     suffix: str,
     quality: int | None,
 ) -> Iterator[None]:
-    """Encode a group into a file of its own; yields after each frame."""
+    """Encode a group into a file of its own; yield after each frame."""
     with (
         av.open(str(path), "w", format="nut") as output,
         ResultIterator(resolver.network, frames, _decode, _beside) as results,
@@ -192,17 +192,20 @@ def _beside(picture: Picture, frame: Any) -> tuple[Any, NDArray[Any]]:  # noqa: 
 
 
 def _rgb(frame: Any, *, deep: bool) -> NDArray[Any]:  # noqa: ANN401
-    """A frame, upright, as (H, W, 3) RGB of uint8 or uint16; unnamed color is taken as FFmpeg takes it, BT.601."""
+    """Return a frame, turned upright, as (H, W, 3) RGB of uint8 or uint16.
+
+    Where the clip does not name its color matrix, FFmpeg takes BT.601.
+    """
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb48le" if deep else "rgb24"), _turns(frame)))
 
 
 def _codec(suffix: str) -> tuple[str, int]:
-    """The encoder of a container, and its default rate factor."""
+    """Return the encoder of a container, and its default rate factor."""
     return ("libvpx-vp9", 24) if suffix == ".webm" else ("libx264", 16)
 
 
 def _ten_bits(codec: Any, pixel_format: str) -> str:  # noqa: ANN401
-    """The format with 10 bits, or itself if the encoder knows 8 only."""
+    """Return the 10-bit format of that kind, or the format itself if the encoder knows only 8 bits."""
     deep = f"{pixel_format}10le"
     return deep if deep in {known.name for known in codec.video_formats or ()} else pixel_format
 
@@ -212,12 +215,12 @@ def _is_deep(frame: Any) -> bool:  # noqa: ANN401
 
 
 def _turns(frame: Any) -> int:  # noqa: ANN401
-    """Quarter turns to the left that bring a frame upright."""
+    """Return how many quarter turns to the left bring a frame upright."""
     return round(frame.rotation / 90) % 4
 
 
 def _frame(av: ModuleType, rgb: NDArray[Any], pixel_format: str, color: Any) -> Any:  # noqa: ANN401
-    """RGB as a frame of the encoder's format, with the source's matrix and range."""
+    """Make a frame of the encoder's pixel format from RGB, with the source's color matrix and range."""
     frame = av.VideoFrame.from_ndarray(rgb, format="rgb48le" if rgb.dtype == np.uint16 else "rgb24")
     return frame.reformat(
         format=pixel_format,
@@ -227,7 +230,7 @@ def _frame(av: ModuleType, rgb: NDArray[Any], pixel_format: str, color: Any) -> 
 
 
 def _join(av: ModuleType, source: Path, parts: list[Path], path: Path, container_format: str) -> None:
-    """The groups one after another, and the other streams of the source, in order of time."""
+    """Write the groups one after another, and the other streams of the source between them, in order of time."""
     options = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
     with av.open(str(source)) as old, av.open(str(path), "w", format=container_format, options=options) as new:
         new.metadata.update(old.metadata)
@@ -259,7 +262,7 @@ def _join(av: ModuleType, source: Path, parts: list[Path], path: Path, container
 
 
 def _copy_of(new: Any, stream: Any, source: Path) -> Any:  # noqa: ANN401
-    """A stream of the new container for the packets of an old one."""
+    """Add a stream for the packets of an old one to the new container."""
     try:
         return new.add_stream_from_template(stream)
     except ValueError as error:

@@ -11,7 +11,7 @@ from ..backends import Values
 from .plan import Segment, Tile, TilePlan
 
 Convert = Callable[[Values], NDArray]
-"""Makes the result's values (for example uint8) of the network's, pixel by pixel; final values may come in as well."""
+"""Converts the network's values to the result's, for example uint8, pixel by pixel; leaves the result's as they are."""
 
 
 class Composer:
@@ -20,7 +20,7 @@ class Composer:
     Args:
         plan: how the image was cut.
         scale: HR pixels per LR pixel.
-        convert: makes final values of the network's; applied before a tile is stored, or after blending.
+        convert: converts the network's values to the result's; called before a tile is stored, or after blending.
     """
 
     def __init__(self, plan: TilePlan, scale: int, convert: Convert) -> None:

@@ -1,4 +1,4 @@
-"""Images on their way through the network: crops go out, results come back, bands of rows are finished."""
+"""Images while the network runs on them: each gives crops, takes their results, and yields finished bands of rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ReadCrop = Callable[[Tile], Values]
 """Returns a tile's crop, (H, W, 3) uint8 or float32 0..255; called once for each tile, in the plan's order."""
 
 Receive = Callable[[int, NDArray], None]
-"""Takes a finished band: its first HR row, and the rows."""
+"""Takes a finished band: the number of its first HR row, and the rows, (H, scale * width, C)."""
 
 
 class TiledImage:
-    """One image on its way through the network.
+    """One image that is cut into tiles, while the network runs on them.
 
     Args:
         plan: how it is cut.
-        read_crop: gives the crops.
-        composer: makes bands of the results.
+        read_crop: returns a tile's crop.
+        composer: puts the results together.
         receive: takes the bands, from top to bottom.
 
     Attributes:
@@ -46,11 +46,11 @@ class TiledImage:
 
     @property
     def next_shape(self) -> tuple[int, int] | None:
-        """Height and width of the next crop; None after the last."""
+        """Height and width of the next crop; None if there is no more."""
         return self._left[0].crop_shape if self._left else None
 
     def take_crop(self) -> Crop | None:
-        """Read the next crop; None where that failed, and the image with it."""
+        """Read the next crop. Returns None if that fails: the image then has the error."""
         tile = self._left.popleft()
         try:
             return Crop(self, tile, self._read_crop(tile))
@@ -70,7 +70,7 @@ class TiledImage:
         self.tiles_done += 1
 
     def fail(self, error: Exception) -> None:
-        """Stop with this error."""
+        """End with this error: no more crops are run."""
         self.error = error
         self._left.clear()
 
@@ -116,7 +116,7 @@ class WholeImage:
         lr: (H, W, 3) uint8 or float32 0..255.
         make_plan: cuts an image of a height and a width.
         scale: HR pixels per LR pixel.
-        convert: makes final values of the network's.
+        convert: converts the network's values to the result's.
         self_ensemble: run the eight turns and average.
     """
 
@@ -150,7 +150,7 @@ class WholeImage:
             yield self._begun[-1]
 
     def __contains__(self, image: TiledImage) -> bool:
-        """Whether that is the image, or one of its turns."""
+        """Return whether it is one of the images that `images` has yielded."""
         return image in self._begun
 
     @property
@@ -160,7 +160,7 @@ class WholeImage:
 
     @property
     def tiles(self) -> int:
-        """How many tiles there are, as far as is known: each turn counts as the first."""
+        """How many tiles there are, of all turns; a turn that is not cut yet counts as the first."""
         to_come = (len(TURNS) if self._mean is not None else 1) - len(self._begun)
         return sum(len(image.plan) for image in self._begun) + to_come * len(self._begun[0].plan)
 
@@ -171,7 +171,7 @@ class WholeImage:
 
     @property
     def done(self) -> bool:
-        """Whether the result is there, or will never be."""
+        """Whether there is a result or an error."""
         return self._sr is not None or self.error is not None
 
     def result(self) -> NDArray:
@@ -198,7 +198,7 @@ class WholeImage:
 
 
 class _Assembly:
-    """Makes one array of (rows, `width`, C) bands, and hands it on with the last of its `height` rows."""
+    """Joins bands to one array of `height` x `width` HR pixels, and calls `finish` with it after the last."""
 
     def __init__(self, height: int, width: int, finish: Callable[[NDArray], None]) -> None:
         self._height, self._width, self._finish = height, width, finish

@@ -1,4 +1,4 @@
-"""Many images through one network: decoding runs ahead in a thread, the network in another, memory is bounded."""
+"""Many images through one network: one thread decodes, another runs the network, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -17,18 +17,25 @@ from .images import TiledImage, WholeImage
 from .network import TiledNetwork
 
 Decode = Callable[[Any], Picture]
-"""Makes a picture of what the caller's iterator gives; runs in a thread of its own."""
+"""Converts an image of the caller's iterator to a picture; called in the decoding thread."""
 
 Encode = Callable[[Picture, Any], Any]
-"""Makes the result of an enlarged picture, of the kind that the second argument is."""
+"""Converts an enlarged picture to a result of the same kind as the second argument, the caller's image."""
 
 Progress = Callable[[Any, int, int], None]
-"""Takes an image, how many of its tiles are done, and how many there are; called in the network's thread."""
+"""Takes an image, how many of its tiles are done, and how many it has; called in the network's thread."""
 
 
 @dataclass(eq=False)
 class Mapped:
-    """One image of the caller's iterator, and what became of it: `error` is None where `result` is there."""
+    """One image of the caller's iterator, with its result or its error.
+
+    Attributes:
+        image: as the iterator gave it.
+        error: why there is no result, or None.
+        result: as `encode` made it.
+        picture, work: while it is under way.
+    """
 
     image: Any
     error: BaseException | None = None
@@ -38,7 +45,7 @@ class Mapped:
 
     @property
     def is_done(self) -> bool:
-        """Whether the network has nothing more to do with it."""
+        """Whether the network has finished it, or it has failed."""
         return self.error is not None or (self.work is not None and self.work.done)
 
 
@@ -126,7 +133,7 @@ class ResultIterator(Iterator[Any]):
 
 
 class _Work:
-    """What the two threads do.
+    """The work of the two threads.
 
     An image takes a place in `room` before it is asked for, and leaves it when its result is fetched: so no queue ever
     fills, and the network's thread never waits while it holds the backend, which other callers may need.
@@ -153,7 +160,7 @@ class _Work:
         self.decoder_ended, self.network_ended = threading.Event(), threading.Event()
 
     def stop(self) -> None:
-        """Have both threads end soon."""
+        """Tell both threads to end."""
         self._stopped = True
         self.room.release()
 
@@ -197,7 +204,7 @@ class _Work:
             self.network_ended.set()
 
     def _tiled_images(self, group: list[Mapped]) -> Iterator[TiledImage]:
-        """Yield what the network runs on, for a batch of images and those after it that are decoded by then."""
+        """Yield the images of this batch for the network, and those of later batches that are decoded by then."""
         while group:
             self._running += group
             for item in group:
@@ -206,7 +213,7 @@ class _Work:
             group = self._next_group() if self._decoded.qsize() >= self._batch else []
 
     def _next_group(self) -> list[Mapped]:
-        """Wait for as many images as make a batch; fewer at the end, then none."""
+        """Wait for a batch of images; it is smaller at the end, and then empty."""
         group: list[Mapped] = []
         while len(group) < self._batch and not self._all_taken and not self._stopped:
             item = self._decoded.get()
@@ -232,7 +239,7 @@ class _Work:
                 self._progress(item.image, item.work.tiles_done, item.work.tiles)
 
     def _hand_over(self) -> None:
-        """Put results that are there, up to the first image that is still under way."""
+        """Hand the finished images to the caller, up to the first that is not finished."""
         while self._running and self._running[0].is_done:
             item = self._running.popleft()
             if item.picture is not None and item.work is not None and item.error is None:

@@ -37,7 +37,7 @@ class TiledNetwork:
         self.tile, self.halo, self.self_ensemble = tile, halo, self_ensemble
         # Rounded values are not for averaging.
         self._as_bytes = backend.takes_bytes and not self_ensemble and not self._approximate
-        # What running out of memory has taught: both only ever fall.
+        # What did not fit in memory is not tried again: both limits only ever fall.
         self._tile_limit: int | None = None
         self._batch_limit: int | None = None
         self._warned = False
@@ -84,10 +84,10 @@ class TiledNetwork:
 
         Args:
             lr: (H, W, 3) RGB 0..255, uint8 or float32.
-            convert: makes final values of the network's, which are not clamped.
+            convert: converts the network's values, which are not clamped, to the result's.
 
         Returns:
-            (scale * H, scale * W, C), as `convert` makes it.
+            (scale * H, scale * W, C), of the type that `convert` gives.
         """
         image = self.whole_image(lr, convert)
         for _ in self.run_tiles(image.images()):
@@ -100,9 +100,9 @@ class TiledNetwork:
         """Run the network on an image that is read piece by piece; yield bands of rows from top to bottom.
 
         Args:
-            read_crop: gives crops in the plan's order; at most four are kept at a time (three run, one is next).
+            read_crop: returns a tile's crop; called in the plan's order. At most four crops are kept at a time.
             plan: how the image is cut.
-            convert: makes final values of the network's.
+            convert: converts the network's values to the result's.
             progress: called with (tiles done, tiles in all).
         """
         finished: deque[NDArray] = deque()
@@ -194,7 +194,7 @@ class TiledNetwork:
             return error
 
     def _run_crop(self, crop: Crop) -> Values:
-        """Run one crop, in smaller parts where memory runs out; outside the tile its result then means nothing."""
+        """Run one crop, in smaller parts if memory runs out: its result then has no meaning outside the tile."""
         parts = self._parts(crop, self._tile_limit)
         if parts:
             return self._join(crop, parts)
@@ -215,7 +215,7 @@ class TiledNetwork:
         return self._join(crop, parts)
 
     def _parts(self, crop: Crop, tile: int | None) -> list[Tile]:
-        """Cut a crop into tiles of at most `tile`, in its own pixels; none where that takes no less memory."""
+        """Cut a crop into tiles of at most `tile`, in the crop's pixels; into none if they take no less memory."""
         if tile is None or crop.tile.side <= tile:
             return []
 
@@ -232,7 +232,7 @@ class TiledNetwork:
         return parts if max(part.crop_pixels for part in parts) < crop.tile.crop_pixels else []
 
     def _join(self, crop: Crop, parts: list[Tile]) -> Values:
-        """Run the parts of a crop, and put their results in their places in the crop's."""
+        """Run the parts of a crop, and join their results."""
         scale, sr = self.scale, None
         for part, result in self._results([Crop(crop.image, part, part.crop(crop.values))] for part in parts):
             if isinstance(result, Exception):
@@ -248,7 +248,7 @@ class TiledNetwork:
         return sr
 
     def _reduce_batch(self, size: int) -> None:
-        """Halve the batch, if it was one that memory had no room for."""
+        """Halve the batch for the rest of the run, if it has more than one crop."""
         if size > 1:
             self._batch_limit = size // 2
             logger.warning("out of memory with a batch of %d: going on with %d", size, size // 2)

@@ -48,7 +48,7 @@ class Segment:
         return self.crop_stop - self.crop_start
 
     def weights(self, scale: int) -> NDArray[np.float32]:
-        """Blend weights of the HR pixels from `start - ramp_before` to `stop + ramp_after`; neighbors' sum to 1."""
+        """Return blend weights of HR pixels from `start - ramp_before` to `stop + ramp_after`; neighbors' sum to 1."""
         weights = np.ones((self.stop + self.ramp_after - self.start + self.ramp_before) * scale, np.float32)
         for ramp, view in ((self.ramp_before * scale, weights), (self.ramp_after * scale, weights[::-1])):
             if ramp:
@@ -93,7 +93,7 @@ class TilePlan:
     columns: tuple[Segment, ...]
 
     def __iter__(self) -> Iterator[Tile]:
-        """Tiles from left to right, then from top to bottom."""
+        """Yield tiles from left to right, then from top to bottom."""
         return (Tile(row, column) for row in self.rows for column in self.columns)
 
     def __len__(self) -> int:
@@ -149,9 +149,9 @@ def split(start: int, stop: int, length: int, tile: int, halo: int, metadata: Mo
 def largest_tile(
     height: int, width: int, metadata: ModelMetadata, *, crop_pixels: int, halo: int | None = None
 ) -> int | None:
-    """The largest tile whose crops have at most `crop_pixels` LR pixels; None if the whole image has no more.
+    """Return the largest tile whose crops have at most `crop_pixels` LR pixels; None if the whole image has no more.
 
-    Where even the smallest tile needs more, the smallest is given: the caller can do no better.
+    If even the smallest tile has more, return the smallest.
     """
     if height * width <= crop_pixels:
         return None
@@ -165,7 +165,7 @@ def largest_tile(
 
 
 def _with_ramps(segments: list[Segment], halo: int) -> Iterator[Segment]:
-    """Let neighbors overlap by as much as both crops hold, at most half of either tile."""
+    """Add ramps: neighbors overlap by as much as both crops hold, and by at most half of either tile."""
     ramps = [0]
     for left, right in pairwise(segments):
         ramps.append(min(halo, (left.stop - left.start) // 2, (right.stop - right.start) // 2))

@@ -103,15 +103,22 @@ def test_decoding_and_encoding_go_on_while_the_network_runs(x2_model, photograph
 @pytest.mark.skipif(sys.platform == "win32", reason="opens a terminal as POSIX systems do")
 def test_the_progress_bar_of_a_terminal(x2_model, photograph, tmp_path):
     """Files done and in all, time spent and left, megapixels a second."""
+    make_files(tmp_path / "in", 30, photograph)
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    shown = in_terminal(command(x2_model), tmp_path, expected=1)
+    assert re.search(rb"31/31 \[\d\d:\d\d<\d\d:\d\d, .*file.*\d+\.\d\d MP/s\]", shown), shown
+    assert b"1 of 31 files failed" in shown
+
+
+def in_terminal(arguments: list[str], folder: Path, *, expected: int = 0) -> bytes:
+    """Run a command in a terminal of its own; what it shows there."""
     import pty
     import termios
 
-    make_files(tmp_path / "in", 30, photograph)
-    (tmp_path / "in" / "bad.png").write_text("no picture")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command(x2_model), cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(arguments, cwd=folder, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
     try:
@@ -120,9 +127,16 @@ def test_the_progress_bar_of_a_terminal(x2_model, photograph, tmp_path):
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait() == 1
-    assert re.search(rb"31/31 \[\d\d:\d\d<\d\d:\d\d, .*file.*\d+\.\d\d MP/s\]", shown), shown
-    assert b"1 of 31 files failed" in shown
+    assert process.wait() == expected, shown
+    return shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="opens a terminal as POSIX systems do")
+def test_the_bar_of_one_picture_counts_its_tiles(x2_model, photograph, tmp_path):
+    Image.fromarray(photograph).save(tmp_path / "in", "PNG")
+    shown = in_terminal(command(x2_model, "--tile", "20", "--format", "png"), tmp_path)
+    count = len(SuperResolver(x2_model, tile=20).network.plan(*photograph.shape[:2]))
+    assert re.search(rf"{count}/{count} \[\d\d:\d\d<\d\d:\d\d, .*tile.*\]".encode(), shown), shown
 
 
 def test_folders_patterns_and_globs(x2_model, photograph, tmp_path, monkeypatch):
@@ -322,7 +336,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize(("times", "convolutions"), [(1, 60), (2, 1000)])
 def test_ctrl_c_on_a_picture_in_one_piece(model_file, tmp_path, times, convolutions):
-    """The tile under way ends first, which is said; a second Ctrl-C does not wait for it, which would take minutes."""
+    """The running tile ends first, which is said; a second Ctrl-C does not wait for it, which would take minutes."""
     slow = model_file(2, {"convolutions": convolutions, "width": 32})
     Image.fromarray(np.zeros((700, 700, 3), np.uint8)).save(tmp_path / "in", "PNG")
     arguments = command(slow, "--tile", "none", "--threads", "1")
@@ -330,7 +344,7 @@ def test_ctrl_c_on_a_picture_in_one_piece(model_file, tmp_path, times, convoluti
     assert process.stderr is not None
     assert process.stderr.readline() == "running\n"
     process.send_signal(signal.SIGINT)
-    assert "stopping after the tile under way (Ctrl-C again: at once)" in process.stderr.readline()
+    assert "stopping after the tile that is running (Ctrl-C again: at once)" in process.stderr.readline()
     if times == 2:
         process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=100)

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from runtime import SuperResolver, cli, errors
+from runtime.backends.ort import OrtBackend
 from runtime.clone import install_command
+from runtime.commands import video
 from runtime.commands.video import upscale_video
 
 av = pytest.importorskip("av", reason=f"needs PyAV: {install_command('video')}")
@@ -225,3 +227,36 @@ def test_what_is_not_a_clip(x2_model, frames, sample, tmp_path, capsys):
     several = ["upscale", str(tmp_path / "in.mkv"), str(sample), "-o", str(tmp_path / "out"), *arguments[4:]]
     assert cli.main(several) == 1
     assert "alone" in capsys.readouterr().err
+
+
+def test_resume_takes_only_groups_of_the_same_settings(x2_model, frames, tmp_path, monkeypatch):
+    """Groups that another tile, halo, backend or quality made are not part of the clip."""
+    make_clip(tmp_path / "in.mkv", frames[:50], sound=False)
+
+    def fails(*_):
+        raise OSError("disk full")
+
+    def frames_run(*, quality=None, **options) -> int:
+        resolver, count = SuperResolver(x2_model, **options), 0
+        run = resolver.network.backend.run
+
+        def counted(lr):
+            nonlocal count
+            count += 1
+            return run(lr)
+
+        resolver.network.backend.run = counted
+        with pytest.raises(errors.ImageWriteError, match="disk full"):
+            upscale_video(resolver, tmp_path / "in.mkv", tmp_path / "out.mkv", resume=True, quality=quality)
+        return count
+
+    monkeypatch.setattr(video, "_join", fails)
+    assert frames_run(tile=None) == 50
+    assert frames_run(tile=None) == 0
+    assert frames_run() == 50
+    assert frames_run(halo=12, tile=None) == 50
+    assert frames_run(tile=None, quality=30) == 50
+    assert frames_run(tile=None) == 0
+    description = property(lambda self: "another runtime", lambda self, value: None)
+    monkeypatch.setattr(OrtBackend, "description", description, raising=False)
+    assert frames_run(tile=None) == 50
