@@ -25,6 +25,7 @@ from PIL import Image
 from runtime import SuperResolver, cli, errors
 from runtime.clone import install_command
 from runtime.commands import ui
+from runtime.models import bundled_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRADIO = f"needs Gradio: {install_command('ui')}"
@@ -32,8 +33,8 @@ GRADIO = f"needs Gradio: {install_command('ui')}"
 
 def test_what_is_behind_the_page(x2_model, model_file, photograph, sample, tmp_path):
     models = ui.Models([x2_model, model_file(3)])
-    assert models.of_scale(3) == ["x3", "ignn-s-x3"]
-    assert set(models.scales) == {"x2", "x3", *(f"ignn-s-x{scale}" for scale in (2, 3, 4))}
+    assert models.of_scale(3) == ["x3", *(model.name for model in bundled_models() if model.scale == 3)]
+    assert set(models.scales) == {"x2", "x3", *(model.name for model in bundled_models())}
     before, after, download = ui.upscale(models, str(sample), "x2", tmp_path, 1_000_000)
     assert np.array_equal(np.asarray(Image.open(download)), SuperResolver(x2_model)(photograph))
     assert np.array_equal(np.asarray(Image.open(after)), np.asarray(Image.open(download)))
