@@ -49,11 +49,11 @@ def store_weights_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Make the convolutions, and what lies between them, compute in float16.
+    """Make the convolutions, what lies between them, and the graph construction compute in float16.
 
     Float32 remain: the model's input and output and the shift by their mean (float16 knows 255 to 0.125 only); the
-    embedding and the graph construction, so that neighbors are those of the float32 network; and the softmax. The
-    statistics of AdaPN are float32 inside its function, whatever it is given.
+    embedding; and the softmax. WindowedKnn takes the embedding's maps rounded to float16, which the tensor cores
+    multiply; its distances, and the statistics of AdaPN, are summed in float32 inside the operators.
     """
     graph = model.graph
     typed = [*graph.value_info, *graph.input, *graph.output]
@@ -91,6 +91,43 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return what `to_half` made as a model that rounds to float16 where that one stores float16.
+
+    ONNX Runtime's CPU provider computes the half model in float32 and drops the casts between, so that no rounding
+    shows. Here each tensor that is float16 in the half model is float32, rounded to float16 by a pair of casts that
+    ONNX Runtime keeps. Sums are float32, as those of the tensor cores are.
+    """
+    model = copy.deepcopy(model)
+    graph = model.graph
+    typed = [*graph.value_info, *graph.input, *graph.output]
+    half = {value.name for value in typed if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16}
+    for item in graph.initializer:
+        if item.data_type == onnx.TensorProto.FLOAT16:
+            half.add(item.name)
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float32), item.name))
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT16:
+            half.add(node.output[0])
+            node.op_type = "Identity"  # what follows rounds
+            del node.attribute[:]
+        nodes.append(node)
+        for position, name in enumerate(node.output):
+            if name in half:
+                node.output[position] = f"{name}.exact"
+                nodes += [
+                    onnx.helper.make_node("Cast", [f"{name}.exact"], [f"{name}.half"], to=onnx.TensorProto.FLOAT16),
+                    onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT),
+                ]
+    for value in graph.value_info:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
 def _floats_in(node: onnx.NodeProto, floats: set[str]) -> list[int]:
     """Return the positions of a node's float maps and weights; the factors of Resize are float32 in any case."""
     inputs = node.input[:1] if node.op_type == "Resize" else node.input
@@ -98,7 +135,9 @@ def _floats_in(node: onnx.NodeProto, floats: set[str]) -> list[int]:
 
 
 def _between_convolutions(graph: onnx.GraphProto) -> set[int]:
-    """Return the indices of the convolutions after the embedding and of the nodes between them, but for the softmax."""
+    """Return the indices of the convolutions after the embedding, of the nodes between them but for the softmax, and of
+    the graph construction.
+    """
     consumers: dict[str, list[int]] = {}
     producer: dict[str, int] = {}
     for index, node in enumerate(graph.node):
@@ -126,4 +165,4 @@ def _between_convolutions(graph: onnx.GraphProto) -> set[int]:
     kept = reach(construction, forward=False)
     convolutions = {index for index, node in enumerate(graph.node) if node.op_type == "Conv"} - kept
     between = reach(convolutions | construction, forward=True) & reach(convolutions, forward=False)
-    return {index for index in between - kept if graph.node[index].op_type != "Softmax"}
+    return {index for index in between - kept if graph.node[index].op_type != "Softmax"} | construction

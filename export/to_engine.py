@@ -50,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
         plugin_inside=not arguments.plugin_outside,
         compute_capability=_capability(arguments.compute_capability, flavor),
         timing_cache=arguments.timing_cache,
+        tf32=arguments.tf32,
     )
     if bytes_per_pixel := facts.properties.get("ignn.bytes_per_pixel"):
         _check_memory(request.profile.maximum, int(bytes_per_pixel))
@@ -86,7 +87,8 @@ def describe(report: BuildReport, request: BuildRequest) -> list[str]:
         source = f"in the network, whose types are binding; {name} compiles the engine's layers on the GPU that runs it"
     else:
         source = "in the network, whose types are binding; the engine's inspector does not tell"
-    return [f"{name} {report.version}", graph, f"Convolutions: {counts or 'none'} ({source})."]
+    tf32 = " Those in fp32 may round to TF32." if report.tf32 else ""
+    return [f"{name} {report.version}", graph, f"Convolutions: {counts or 'none'} ({source}).{tf32}"]
 
 
 def _profile(arguments: argparse.Namespace, *, halo: str) -> Profile:
@@ -163,6 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     sizes.add_argument("--min", metavar="NxHxW", help="smallest input (default 1x1x1)")
     sizes.add_argument("--opt", metavar="NxHxW", help="input that the engine is fastest at (default: --max)")
     sizes.add_argument("--max", metavar="NxHxW", help="largest input (default: --opt)")
+    parser.add_argument(
+        "--tf32", action="store_true", help="let fp32 layers round to TF32 (10 bits): faster, less exact"
+    )
     parser.add_argument("--timing-cache", type=Path, metavar="F", help="file of measurements, read and extended")
     return parser
 

@@ -143,8 +143,8 @@ def export_onnx(
     Args:
         net: the network.
         output: file to write.
-        precision: what convolutions compute in; "fp16" keeps the graph construction, statistics, softmax, input and
-            output in float32.
+        precision: what convolutions compute in, and the maps that neighbors are searched in; "fp16" keeps the
+            embedding, sums of distances, statistics, softmax, input and output in float32.
         weights: "fp16" rounds the weights and stores those of an fp32 model in half the space; the runtime widens them
             once, on loading. What is compared is the network with rounded weights.
 
@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
         "--precision",
         choices=["fp32", "fp16"],
         default="fp32",
-        help="what convolutions compute in; graph construction, statistics and softmax stay in fp32 (default: fp32)",
+        help="what convolutions compute in; sums of distances, statistics and softmax stay in fp32 (default: fp32)",
     )
     parser.add_argument(
         "--weights",

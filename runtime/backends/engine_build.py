@@ -57,6 +57,7 @@ class BuildRequest:
         plugin_inside: write the plugin library into the engine file.
         compute_capability: `8.6`, of the GPU that it is for, TensorRT-RTX only; None: the GPU that is here.
         timing_cache: file of TensorRT's measurements, read and extended.
+        tf32: let float32 layers round their inputs to TF32 (10 bits of mantissa), which tensor cores multiply.
     """
 
     flavor: Flavor
@@ -65,6 +66,7 @@ class BuildRequest:
     plugin_inside: bool = True
     compute_capability: str | None = None
     timing_cache: Path | None = None
+    tf32: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class BuildReport:
         convolutions: number of convolution layers by the type they compute in, e.g. {"HALF": 40}.
         inspected: whether these are the engine's own, by its inspector; else those of the network it was built from.
         plugin_inside: whether the engine file holds the plugin library.
+        tf32: whether float32 layers may compute in TF32.
         engine_bytes: size of the engine.
     """
 
@@ -87,6 +90,7 @@ class BuildReport:
     convolutions: dict[str, int]
     inspected: bool
     plugin_inside: bool
+    tf32: bool
     engine_bytes: int
 
 

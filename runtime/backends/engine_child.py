@@ -44,12 +44,12 @@ def build(request: BuildRequest, task: dict[str, Any]) -> BuildReport:
             tell(said=str(parser.get_error(index).desc()))
         raise SystemExit(1)
     report = _describe(trt, network, request, task)
-    engine = _serialize(trt, builder, network, parser, request)
+    engine, tf32 = _serialize(trt, builder, network, parser, request)
     Path(task["output"]).write_bytes(engine)
     inside = request.plugin is not None and request.plugin.read_bytes() in engine
     if request.plugin_inside and request.plugin is not None and not inside:
         raise RefusalError("TensorRT left the plugin library out of the engine; build with --plugin-outside.")
-    report |= {"plugin_inside": inside, "engine_bytes": len(engine), "inspected": False}
+    report |= {"plugin_inside": inside, "tf32": tf32, "engine_bytes": len(engine), "inspected": False}
     # TensorRT-RTX only compiles its kernels on the GPU that runs them: there is nothing to look into yet.
     found = engine_convolutions(trt, logger, engine, request.profile.optimum) if request.flavor == "tensorrt" else {}
     if found:
@@ -89,7 +89,14 @@ def _describe(trt: ModuleType, network: Any, request: BuildRequest, task: dict[s
     }
 
 
-def _serialize(trt: ModuleType, builder: Any, network: Any, parser: Any, request: BuildRequest) -> bytes:  # noqa: ANN401
+def _serialize(
+    trt: ModuleType,
+    builder: Any,  # noqa: ANN401
+    network: Any,  # noqa: ANN401
+    parser: Any,  # noqa: ANN401
+    request: BuildRequest,
+) -> tuple[bytes, bool]:
+    """Build the engine; return its content, and whether TensorRT was allowed TF32."""
     if request.flavor == "tensorrt-rtx":
         sys.modules["tensorrt_rtx"] = trt  # the name that Polygraphy imports, whichever package it came in
     from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, PostprocessConfig
@@ -102,7 +109,11 @@ def _serialize(trt: ModuleType, builder: Any, network: Any, parser: Any, request
     wanted = request.profile
     sizes = [(n, lr.shape[1], h, w) for n, h, w in (wanted.minimum, wanted.optimum, wanted.maximum)]
 
+    tf32 = False
+
     def postprocess(_builder: object, _network: object, config: Any) -> None:  # noqa: ANN401
+        nonlocal tf32
+        tf32 = config.get_flag(trt.BuilderFlag.TF32)
         if request.plugin is not None and request.plugin_inside:
             config.plugins_to_serialize = [str(request.plugin)]
         if request.compute_capability is not None:
@@ -112,6 +123,7 @@ def _serialize(trt: ModuleType, builder: Any, network: Any, parser: Any, request
     timing_cache = None if request.timing_cache is None else str(request.timing_cache)
     config = CreateConfig(
         profiles=[TrtProfile().add(lr.name, *sizes)],
+        tf32=request.tf32,
         load_timing_cache=timing_cache,
         progress_monitor=_make_monitor(trt),
         profiling_verbosity=trt.ProfilingVerbosity.DETAILED if request.flavor == "tensorrt" else None,
@@ -120,7 +132,7 @@ def _serialize(trt: ModuleType, builder: Any, network: Any, parser: Any, request
         (builder, network, parser), PostprocessConfig(config, postprocess), save_timing_cache=timing_cache
     )
     try:
-        return bytes(build())
+        return bytes(build()), tf32
     except PolygraphyException:  # TensorRT has told the logger why
         raise SystemExit(1) from None
 

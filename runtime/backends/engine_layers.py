@@ -1,4 +1,4 @@
-"""What the layers of a built engine compute in, by TensorRT's engine inspector."""
+"""Read from TensorRT's engine inspector which types the layers of a built engine compute in."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ UNKNOWN = "unknown"
 _TYPES = {"HALF": r"half|fp16", "BF16": r"bfloat16|bf16", "FLOAT": r"float|fp32", "INT8": r"int8"}
 """TensorRT's names of types, and how the inspector writes them: `Half`, or `Row major FP16 format`."""
 
+_TENSOR_FIELDS = ("DataType", "Datatype", "Format/Datatype", "Format/DataType", "Format")
+"""Where the inspector writes a tensor's type: TensorRT 11 in a field of its own, TensorRT 10 with the format."""
+
 
 def engine_convolutions(trt: ModuleType, logger: object, engine: bytes, optimum: Size) -> dict[str, int]:
-    """Convolutions of an engine by the type they compute in, e.g. {"HALF": 40}; empty if the inspector does not tell.
+    """Count the convolutions of an engine by the type they compute in, {"HALF": 40}; empty if the inspector keeps it.
 
     Args:
         trt: TensorRT's module.
@@ -39,7 +42,7 @@ def engine_convolutions(trt: ModuleType, logger: object, engine: bytes, optimum:
 
 
 def convolution_types(information: str) -> dict[str, int]:
-    """The same, from the inspector's JSON; empty where it leaves out the type of one."""
+    """Count convolutions by type in the inspector's JSON; empty where it leaves out the type of one."""
     try:
         layers = json.loads(information)["Layers"]
     except (ValueError, KeyError, TypeError):
@@ -52,8 +55,8 @@ def convolution_types(information: str) -> dict[str, int]:
 
 
 def _type_of(layer: dict[str, Any]) -> str:
-    """The type of a layer's weights, else of its output: one of `_TYPES`, or `UNKNOWN`."""
-    outputs = [tensor.get("Format/Datatype", "") for tensor in layer.get("Outputs", [])]
+    """Return the type of a layer's weights, else of its output: one of `_TYPES`, or `UNKNOWN`."""
+    outputs = [tensor.get(field) or "" for tensor in layer.get("Outputs", []) for field in _TENSOR_FIELDS]
     for text in ((layer.get("Weights") or {}).get("Type", ""), *outputs):
         for name, pattern in _TYPES.items():
             if re.search(rf"\b({pattern})\b", text, re.IGNORECASE):

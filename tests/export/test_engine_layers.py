@@ -36,6 +36,21 @@ def test_convolution_types(layers: list, expected: dict[str, int]) -> None:
     assert convolution_types(json.dumps({"Layers": layers, "Bindings": ["lr", "sr"]})) == expected
 
 
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ({"Format/Datatype": "Row major linear FP16 format (kLINEAR)"}, {"HALF": 1}),  # TensorRT 10
+        ({"DataType": "Half", "Format": "Channel major format (kHWC8)"}, {"HALF": 1}),  # TensorRT 11
+        ({"Datatype": "BFloat16", "Format": "Row major linear"}, {"BF16": 1}),
+        ({"DataType": None, "Format": "Row major linear FP32 format (kLINEAR)"}, {"FLOAT": 1}),
+        ({"Format": "Row major linear"}, {}),
+    ],
+)
+def test_the_fields_of_each_tensorrt(output: dict, expected: dict[str, int]) -> None:
+    convolution = {"Name": "c", "LayerType": "CaskConvolution", "Outputs": [{"Name": "x"} | output]}
+    assert convolution_types(json.dumps({"Layers": [convolution]})) == expected
+
+
 @pytest.mark.parametrize("information", ["", "{", "[]", "null", '{"Layers": []}'])
 def test_no_information(information: str) -> None:
     assert convolution_types(information) == {}
@@ -88,6 +103,6 @@ def test_fp16_that_became_fp32() -> None:
 )
 def test_it_says_where_it_looked(inspected: bool, source: str) -> None:
     profile = Profile((1, 1, 1), (1, 64, 64), (1, 64, 64))
-    report = BuildReport("11.1", 6, 6, {"HALF": 40, "FLOAT": 1}, inspected, True, 1000)
+    report = BuildReport("11.1", 6, 6, {"HALF": 40, "FLOAT": 1}, inspected, True, False, 1000)
     line = describe(report, BuildRequest("tensorrt", profile, None))[-1]
     assert line.startswith(f"Convolutions: 1 in fp32, 40 in fp16 ({source}")

@@ -127,6 +127,16 @@ def test_a_bundled_model_is_built(
 
 
 @pytest.mark.usefixtures("tensorrt_rtx")
+@pytest.mark.parametrize("asked", [False, True])
+def test_tf32_only_when_asked(tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str], asked: bool) -> None:
+    """TensorRT's own default allows it."""
+    model, engine = write(tmp_path, graph_network()), tmp_path / "m.engine"
+    options = ["--tf32"] if asked else []
+    assert main([model, "-o", str(engine), "--plugin", str(plugin), *options, *RTX, *SIZES]) == 0
+    assert ("may round to TF32" in capsys.readouterr().out) == asked
+
+
+@pytest.mark.usefixtures("tensorrt_rtx")
 def test_the_plugin_may_stay_outside(tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, engine = write(tmp_path, graph_network()), tmp_path / "m.engine"
     assert main([model, "-o", str(engine), "--plugin", str(plugin), "--plugin-outside", *RTX, *SIZES]) == 0
