@@ -13,6 +13,7 @@ REMEDIES = {
     r"TensorRT's public headers": "git clone --depth 1 -b v11.1 https://github.com/NVIDIA/TensorRT",
     r"TensorRT-RTX": "pip install -e '.[rtx]'",
     r"tensorrt_lean": "pip install tensorrt_lean_cu13_libs",
+    r"no clone of NVIDIA/TensorRT": "git clone https://github.com/NVIDIA/TensorRT ../TensorRT",
     r"Gradio|Playwright": "pip install -e '.[test-ui]', in an environment of its own",
     r"Chromium": "playwright install chromium",
     r"could not import|needs PyAV|pyvips|\[stream\]|matplotlib|pypng|olygraphy": "pip install -e '.[test]'",
