@@ -14,11 +14,12 @@ from .clone import IN_CLONE
 
 if TYPE_CHECKING:
     from .errors import IgnnError
+    from .serving.remote import RemoteResolver
     from .super_resolver import SuperResolver
 
-__all__ = ["IgnnError", "SuperResolver"]
+__all__ = ["IgnnError", "RemoteResolver", "SuperResolver"]
 
-_HOME = {"IgnnError": ".errors", "SuperResolver": ".super_resolver"}
+_HOME = {"IgnnError": ".errors", "RemoteResolver": ".serving.remote", "SuperResolver": ".super_resolver"}
 
 if IN_CLONE and __name__ in ("ignn", "runtime"):
     from .two_names import share_modules

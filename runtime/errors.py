@@ -69,3 +69,7 @@ class EngineBuildError(IgnnError):
 class EngineError(IgnnError):
     """An engine cannot be used here: damaged, of another GPU or TensorRT, or made for other sizes. Build it again with
     `ignn build`."""
+
+
+class ServerError(IgnnError):
+    """A server did not start, or did not answer as it should. The message holds what it said, and what to do."""

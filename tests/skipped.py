@@ -15,6 +15,7 @@ REMEDIES = {
     r"tensorrt_lean": "pip install tensorrt_lean_cu13_libs",
     r"no clone of NVIDIA/TensorRT": "git clone https://github.com/NVIDIA/TensorRT ../TensorRT",
     r"Gradio|Playwright": "pip install -e '.[test-ui]', in an environment of its own",
+    r"extra (serve|client)|tritonserver": "pip install -e '.[test-serve]', in an environment of its own",
     r"Chromium": "playwright install chromium",
     r"could not import|needs PyAV|pyvips|\[stream\]|matplotlib|pypng|olygraphy": "pip install -e '.[test]'",
     r"Linux|POSIX|/proc|resource module|terminal|symbolic links|shell script": "Linux",

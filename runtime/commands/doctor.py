@@ -24,6 +24,8 @@ EXTRAS = {
     "stream": (("pyvips", "pyvips-binary"), "pictures larger than memory: ignn upscale --stream"),
     "video": (("av",), "clips: ignn upscale clip.mp4"),
     "ui": (("gradio",), "the page of `ignn ui`"),
+    "serve": (("nvidia-pytriton",), "ignn serve, where NVIDIA's image is not"),
+    "client": (("tritonclient",), "RemoteResolver"),
 }
 """Extras beside those of ONNX Runtime: the packages they bring, and what for."""
 
@@ -34,6 +36,7 @@ CLONE_EXTRAS = {
         "TensorRT-RTX's engines",
     ),
     "test": (("pytest", "hypothesis", "scikit-image", "pypng", "matplotlib"), "the tests"),
+    "test-serve": (("tritonclient",), "the tests of the server"),
     "test-ui": (("gradio", "playwright"), "the tests of the page"),
     "bench": (("matplotlib", "ncnn", "pnnx", "openvino", "opencv-python-headless"), "the benchmarks"),
     "dev": (("ruff", "mypy", "clang-format", "types-tqdm"), "the linters of .ci/run"),

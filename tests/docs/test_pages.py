@@ -167,7 +167,7 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 HOME = {"build": "deployment", "export": "deployment", "verify": "deployment"}
-HOME |= dict.fromkeys(COMMANDS, "api")
+HOME |= {**dict.fromkeys(COMMANDS, "api"), "serve": "scale", "probe": "scale"}
 HOME |= dict.fromkeys(("train", "photographs", "evaluate", "scoreboard", "ablation", "neighbors"), "training")
 HOME |= dict.fromkeys(("graphagg-star", "feature-maps"), "training")
 """The page of a command; any other command may stand on any page below docs/."""

@@ -1,0 +1,218 @@
+"""`ignn serve`, `ignn probe` and `RemoteResolver` with the real tritonserver."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from real_server import kill, processes
+
+from runtime import cli, errors
+from runtime.pictures.read import read_bytes
+from runtime.serving.remote import RemoteResolver
+
+pytestmark = pytest.mark.usefixtures("real_server")
+
+
+@pytest.fixture(scope="module")
+def remote(server):
+    with RemoteResolver(server.grpc, patience_seconds=30) as result:
+        yield result
+
+
+def infer_array(protocol, server, image):
+    """Ask the array model, by NVIDIA's own client."""
+    module = pytest.importorskip(f"tritonclient.{protocol}")
+    with module.InferenceServerClient(f"127.0.0.1:{server.ports[protocol]}") as client:
+        tensor = module.InferInput("lr", [1, *image.shape], "UINT8")
+        tensor.set_data_from_numpy(image[None])
+        return client.infer("ignn-s-x2", [tensor]).as_numpy("sr")[0]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_arrays_are_those_of_the_local_resolver(server, resolver, pictures, protocol):
+    for image in pictures:
+        assert np.array_equal(infer_array(protocol, server, image), resolver(image))
+
+
+def test_eight_clients_at_once(server, resolver, pictures):
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda image: infer_array("grpc", server, image), [pictures[0]] * 4 + pictures))
+    for image, result in zip([pictures[0]] * 4 + pictures, results, strict=True):
+        assert np.array_equal(result, resolver(image))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("u1", (20, 31, 3)), ("u2", (20, 31)), ("f4", (20, 30, 4)), ("f8", (20, 30, 1))]
+)
+def test_every_kind_of_array(remote, resolver, dtype, shape):
+    values = np.random.default_rng(1).random(shape)
+    image = (values * np.iinfo(dtype).max if dtype[0] == "u" else values).astype(dtype)
+    result = remote(image)
+    assert result.dtype == image.dtype
+    assert np.array_equal(result, resolver(image))
+
+
+def test_paths_and_pil_images(remote, resolver, pictures, tmp_path):
+    image = Image.fromarray(pictures[1])
+    image.save(tmp_path / "a.jpg")
+    for given in (image, tmp_path / "a.jpg", str(tmp_path / "a.jpg")):
+        assert np.array_equal(np.asarray(remote(given)), np.asarray(resolver(given)))
+
+
+def test_map_keeps_the_order_and_goes_on_after_an_error(remote, resolver, pictures):
+    results = remote.map([pictures[0], np.zeros((4, 4, 2), np.uint8), *pictures[1:]])
+    assert np.array_equal(next(results), resolver(pictures[0]))
+    with pytest.raises(errors.InvalidImageError, match="shape"):
+        next(results)
+    for image, result in zip(pictures[1:], results, strict=True):
+        assert np.array_equal(result, resolver(image))
+
+
+def test_a_file_keeps_its_profile_its_alpha_and_its_exif(remote, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x010E] = "a cat"
+    image = Image.new("RGBA", (20, 16), (200, 100, 50, 128))
+    image.save(tmp_path / "a.png", icc_profile=profile, exif=exif.tobytes())
+    result = read_bytes(remote.upscale_bytes((tmp_path / "a.png").read_bytes()))
+    assert result.format == "PNG"
+    assert result.frames[0].icc == profile
+    assert b"a cat" in result.frames[0].exif
+    assert np.all(result.frames[0].alpha == 128)
+    jpeg = remote.upscale_bytes((tmp_path / "a.png").read_bytes(), format="jpg", background="white", quality=80)
+    assert read_bytes(jpeg).format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b"", {}, "is empty"),
+        (b"no picture", {}, "not an image"),
+        (b"\x89PNG\r\n\x1a\n", {}, "The picture"),
+        (b"\x93NUMPY\x01\x00", {}, "damaged"),
+        (b"x" * 60_001, {}, "60,001 bytes.*limit is 60,000"),
+    ],
+)
+def test_bad_input_fails_alone(remote, resolver, pictures, data, options, message):
+    with pytest.raises(errors.InvalidImageError, match=message):
+        remote.upscale_bytes(data, **options)
+    assert np.array_equal(remote(pictures[0]), resolver(pictures[0]))
+
+
+def test_bad_options(remote, tmp_path):
+    Image.new("RGBA", (20, 16), (1, 2, 3, 4)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    for options, message in (
+        ({"format": "doc"}, "doc"),
+        ({"quality": 101}, "quality"),
+        ({"format": "jpg"}, "transparency"),
+    ):
+        with pytest.raises(errors.InvalidImageError, match=message):
+            remote.upscale_bytes(data, **options)
+
+
+def test_too_many_pixels(server, remote):
+    large = np.zeros((100, 41, 3), np.uint8)
+    with pytest.raises(errors.InvalidImageError, match=r"4,100 pixels; the server's limit is 4,000"):
+        remote(large)
+    client = pytest.importorskip("tritonclient.grpc")
+    with pytest.raises(client.InferenceServerException, match="4,100 pixels"):
+        infer_array("grpc", server, large)
+
+
+def test_one_bad_array_in_a_batch_of_requests(server, resolver, pictures):
+    def ask(image):
+        try:
+            return infer_array("grpc", server, image)
+        except Exception as error:
+            return error
+
+    images = [pictures[0], np.zeros((100, 41, 3), np.uint8)] * 4
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(ask, images))
+    for image, result in zip(images, results, strict=True):
+        if len(image) == 100:
+            assert "4,100 pixels" in str(result)
+        else:
+            assert np.array_equal(result, resolver(image)), result
+
+
+def test_a_refusal_is_a_refusal_the_second_time(server, remote):
+    """Triton's response cache would answer with an empty result."""
+    for _ in range(3):
+        with pytest.raises(errors.InvalidImageError, match="not an image"):
+            remote.upscale_bytes(b"the same nonsense")
+
+
+def test_metrics(server, remote, pictures):
+    remote(pictures[7])
+    with pytest.raises(errors.InvalidImageError):
+        remote.upscale_bytes(b"no picture")
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports['metrics']}/metrics") as response:
+        text = response.read().decode()
+    for line in (
+        'ignn_images_total{model="ignn-s-x2-file"}',
+        'ignn_output_pixels_total{model="ignn-s-x2-file"}',
+        'ignn_stage_seconds_total{model="ignn-s-x2-file",stage="network"}',
+        'ignn_errors_total{kind="ImageReadError",model="ignn-s-x2-file"}',
+        "nv_inference_request_success",
+    ):
+        assert line in text
+
+
+def test_a_killed_stub_fails_the_probe_and_recovers(own_server, capsys):
+    url = own_server.http
+    assert cli.main(["probe", url]) == 0
+    kill(own_server.stubs()["ignn-s-x2-file"])
+    with urllib.request.urlopen(f"{url}/v2/models/ignn-s-x2-file/ready") as response:
+        assert response.status == 200, "Triton knows now: the probe may ask it"
+    assert cli.main(["probe", url]) == 1
+    assert "ignn-s-x2-file" in capsys.readouterr().err
+    assert cli.main(["probe", url, "--model", "ignn-s-x2"]) == 0
+    assert cli.main(["probe", url, "--recover"]) == 0
+    assert cli.main(["probe", url]) == 0
+
+
+def test_a_server_killed_under_its_client(own_server, resolver, pictures):
+    images = pictures * 3
+    with RemoteResolver(own_server.grpc, in_flight=3) as remote:
+        results = remote.map(images)
+        found = [next(results) for _ in range(5)]
+        stubs = own_server.stubs().values()
+        kill(own_server.triton())
+        assert "ended by itself" in own_server.process.communicate(timeout=30)[1]
+        assert not {pid for pid, _, command in processes() if command[0]} & set(stubs), "a stub outlived its server"
+        restart = threading.Timer(1, own_server.start)
+        restart.start()
+        found += results
+        restart.join()
+    assert len(found) == len(images)
+    for image, result in zip(images, found, strict=True):
+        assert np.array_equal(result, resolver(image))
+
+
+def test_nothing_is_left_of_a_server(real_server, server):
+    other = type(server)("--model", "ignn-s-x2", "--threads", "1")
+    other.start()
+    pids = {other.triton(), *other.stubs().values()}
+    assert len(pids) == 3
+    assert other.stop() == ""
+    assert other.process.returncode == 0
+    assert not pids & {pid for pid, _, command in processes() if command[0]}
+
+
+def test_a_server_that_is_not_there(capsys):
+    with pytest.raises(errors.ServerError, match="did not answer"):
+        RemoteResolver("grpc://127.0.0.1:9", patience_seconds=0.5)
+    assert cli.main(["probe", "http://127.0.0.1:9"]) == 1
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there(server):
+    with pytest.raises(errors.ServerError, match="nonesuch"):
+        RemoteResolver(server.grpc, model="nonesuch")
