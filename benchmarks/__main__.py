@@ -9,14 +9,15 @@ from pathlib import Path
 
 from benchmarks.measure import load
 from benchmarks.report import markdown, update_pages
-from benchmarks.results import FOLDER, REPOSITORY, Results, ResultsError, environment, read
+from benchmarks.results import FOLDER, REPOSITORY, Results, environment, read
+from runtime.cli import run_command
 
 NAMES = ("startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers")
 QUICK_FOLDER = REPOSITORY / "out" / "benchmarks" / "quick"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit status."""
+    """Measure, or write the report, as the flags say."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "name", choices=[*NAMES, "all", "report"], metavar="NAME", help=f"{', '.join(NAMES)}, all or report"
@@ -31,17 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     folder = arguments.output or (QUICK_FOLDER if arguments.quick else FOLDER)
-    try:
-        if arguments.name == "report":
-            update_pages(folder)
-            return 0
-        threads = arguments.threads or (1 if arguments.quick else len(os.sched_getaffinity(0)))
-        measured_on = environment(threads)
-        for name in NAMES if arguments.name == "all" else [arguments.name]:
-            run(name, folder, measured_on, quick=arguments.quick, fresh=arguments.fresh or arguments.quick)
-    except ResultsError as error:
-        sys.stderr.write(f"benchmarks: {error}\n")
-        return 1
+    if arguments.name == "report":
+        update_pages(folder)
+        return 0
+    threads = arguments.threads or (1 if arguments.quick else len(os.sched_getaffinity(0)))
+    measured_on = environment(threads)
+    for name in NAMES if arguments.name == "all" else [arguments.name]:
+        run(name, folder, measured_on, quick=arguments.quick, fresh=arguments.fresh or arguments.quick)
     return 0
 
 
@@ -70,4 +67,4 @@ def run(name: str, folder: Path, measured_on: dict, *, quick: bool, fresh: bool)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks", main))

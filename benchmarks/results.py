@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import IgnnError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -25,7 +27,7 @@ _MEASURED = ("train", "export", "runtime", "benchmarks/*.py", *(f":!benchmarks/{
 """What a measurement depends on: a commit that leaves these alone does not make another environment."""
 
 
-class ResultsError(Exception):
+class ResultsError(IgnnError):
     """A results file cannot be read, continued or compared; the message says what to do."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import REPOSITORY
+from runtime.metadata import Key
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,7 @@ def _bundled(config: dict[str, Any]) -> Path | None:
 
     for model in bundled_models():
         properties = {item.key: item.value for item in onnx.load(FOLDER / model.file).metadata_props}
-        if json.loads(properties["ignn.config"]) == config:
+        if json.loads(properties[Key.CONFIG]) == config:
             return FOLDER / model.file
     return None
 

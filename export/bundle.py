@@ -9,20 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.check import ExportError
 from export.precision import round_weights
-from export.to_onnx import export_onnx, load_trained
-from train import load_checkpoint, save_checkpoint
-from train.checkpoint import CheckpointError, is_backbone
-from train.evaluate import evaluate, load_upscaler, markdown_table, summarise
-from train.whole_file import whole_file, write_whole_text
+from export.to_onnx import export_onnx, trained_network
+from runtime.atomic import atomic_path, make_folder, write_text
+from runtime.cli import run_command
+from train import save_checkpoint
+from train.checkpoint import read_checkpoint
+from train.errors import CheckpointError
+from train.evaluate import evaluate, load_onnx_upscaler, markdown_table, summarise
 
 _ROOT = Path(__file__).resolve().parent.parent
 MODELS = _ROOT / "runtime" / "models"
 WEIGHTS = _ROOT / "train" / "weights"
-
-BACKBONE = {"stage": "backbone", "embedding": ""}
-"""What `train.fit` looks for in a checkpoint that it begins with: its graph is random, its embedding is given anew."""
 
 _TRAINING_DATA = (
     "353 crops of free photographs and the 24 Kodak photographs: budgie-backgrounds (CC0), "
@@ -59,26 +57,27 @@ def bundle(
         the measured table, in Markdown.
 
     Raises:
-        CheckpointError, ExportError, ValueError, OSError: as exporting and measuring do, before any file changes.
+        IgnnError: as exporting and measuring do, before any file changes.
     """
-    net = load_trained(checkpoint, without_graph=without_graph)
-    if backbone is not None and not is_backbone(backbone):
+    trained = read_checkpoint(checkpoint)
+    net = trained_network(trained, without_graph=without_graph)
+    edsr = None if backbone is None else read_checkpoint(backbone)
+    if edsr is not None and edsr.stage != "backbone":
         raise CheckpointError(f"Checkpoint {backbone} is not of stage backbone. Give it as --checkpoint, or none.")
-    edsr = None if backbone is None else load_checkpoint(backbone)
     file = MODELS / f"{name}.onnx"
-    with whole_file(file) as new:
+    with atomic_path(file) as new:
         for line in export_onnx(net, new, weights="fp16"):
             sys.stderr.write(f"  {line}\n")
-        upscale, scale = load_upscaler(new)
+        upscale, scale = load_onnx_upscaler(new)
         summary = summarise(evaluate({name: upscale}, folders, scale))
         content = new.read_bytes()
     # The very numbers of the ONNX file, for whoever trains on.
-    WEIGHTS.mkdir(exist_ok=True)
+    make_folder(WEIGHTS)
     if checkpoint.resolve().parent != WEIGHTS.resolve():
-        kept, stage = (load_checkpoint(checkpoint), {"fit": BACKBONE}) if is_backbone(checkpoint) else (net, {})
-        save_checkpoint(round_weights(kept).half(), WEIGHTS / f"{name}.pt", **stage)
+        kept = trained.network() if trained.stage == "backbone" else net
+        save_checkpoint(round_weights(kept).half(), WEIGHTS / f"{name}.pt", stage=trained.stage)
     if edsr is not None:
-        save_checkpoint(round_weights(edsr).half(), WEIGHTS / f"{name}-backbone.pt", fit=BACKBONE)
+        save_checkpoint(round_weights(edsr.network()).half(), WEIGHTS / f"{name}-backbone.pt", stage="backbone")
     entry = {
         "name": name,
         "file": file.name,
@@ -98,12 +97,12 @@ def bundle(
     models = [model for model in known["models"] if model["name"] != name] + [entry]
     models.sort(key=lambda model: model["name"])
     described = {"default": name if default else known["default"], "models": models}
-    write_whole_text(index, json.dumps(described, indent=2) + "\n")
+    write_text(index, json.dumps(described, indent=2) + "\n")
     return markdown_table(summary)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit status."""
+    """Bundle a network as the flags say, and print what was measured."""
     parser = argparse.ArgumentParser(prog="python -m export.bundle", description=__doc__)
     parser.add_argument("--checkpoint", required=True, type=Path)
     parser.add_argument("--name", required=True, help="e.g. ignn-s-x2")
@@ -113,22 +112,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--license", default="CC-BY-SA-4.0", help="SPDX name (default: %(default)s)")
     parser.add_argument("--default", action="store_true", help="make it the model of SuperResolver()")
     arguments = parser.parse_args(argv)
-    try:
-        table = bundle(
-            arguments.checkpoint,
-            arguments.name,
-            arguments.data,
-            arguments.license,
-            backbone=arguments.backbone,
-            default=arguments.default,
-            without_graph=arguments.without_graph,
-        )
-    except (CheckpointError, ExportError, ValueError, OSError) as error:
-        sys.stderr.write(f"export.bundle: {error}\n")
-        return 1
+    table = bundle(
+        arguments.checkpoint,
+        arguments.name,
+        arguments.data,
+        arguments.license,
+        backbone=arguments.backbone,
+        default=arguments.default,
+        without_graph=arguments.without_graph,
+    )
     sys.stdout.write(table)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m export.bundle", main))

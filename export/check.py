@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from export.precision import emulate_half
+from runtime.backends.onnx_runtime import onnxruntime
+from runtime.errors import IgnnError
+from runtime.pictures.psnr import psnr_db
 from train import IGNN
 
 SIZES = ((1, 40, 58), (2, 33, 47), (1, 7, 71))
@@ -24,8 +26,8 @@ EMULATED_BOUND_DB = 75.0
 """Least PSNR, peak 255, of an fp16 file's emulation."""
 
 
-class ExportError(RuntimeError):
-    """The ONNX file could not be made or is not the network; the message says where they differ."""
+class ExportError(IgnnError):
+    """The ONNX file could not be made, or does not compute what the network does; nothing was written."""
 
 
 def compare(path: Path, net: IGNN, precision: str) -> list[str]:
@@ -91,8 +93,7 @@ def _difference(actual: NDArray, expected: NDArray) -> tuple[float, float]:
     if not np.isfinite(actual).all():
         return float("inf"), float("-inf")
     difference = actual.astype(np.float64) - expected
-    square = float(np.square(difference).mean())
-    return float(np.abs(difference).max()), float("inf") if square == 0 else 10 * float(np.log10(255**2 / square))
+    return float(np.abs(difference).max()), psnr_db(actual, expected)
 
 
 def sample(N: int, H: int, W: int, seed: int) -> np.ndarray:

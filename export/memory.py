@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.check import ExportError
 from runtime.backends.memory import peak_memory, resident_memory, return_freed_memory
 from runtime.backends.onnx_runtime import onnxruntime
 from runtime.backends.ort import run_options, session_options
@@ -26,13 +27,14 @@ def measure_bytes_per_pixel(model: str | os.PathLike[str]) -> int:
     that the same network gives the same file on most days.
 
     Raises:
-        OSError: if the model cannot be run; the message is the runtime's.
+        ExportError: the model cannot be run; the message is the runtime's.
     """
     command = [sys.executable, "-m", "export.memory", os.path.abspath(model)]
     folder = Path(__file__).resolve().parent.parent
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OSError(f"Measuring the memory of {model} failed: {done.stderr.strip()[-500:]}")
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ExportError(f"Measuring the memory of {model} failed: {reason}")
     measured = int(done.stdout)
     unit = 10 ** max(0, len(str(measured)) - 2)
     return -(-measured // unit) * unit
@@ -48,7 +50,7 @@ def _measure(model: str) -> int:
         session.run(None, {"lr": lr}, run_options())
         worst = max(worst, (peak_memory() - loaded) // side**2)
     if worst <= 0:
-        raise OSError(f"peak memory did not grow from {loaded} bytes")
+        raise ExportError(f"peak memory did not grow from {loaded} bytes")
     return worst
 
 

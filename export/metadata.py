@@ -10,11 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
 
+from runtime.metadata import FORMAT, Key
 from train import IGNN, IGNNConfig
 from train.config import PRESETS
-
-FORMAT = "1"
-"""Version of these keys."""
 
 
 def halo(config: IGNNConfig) -> int:
@@ -47,21 +45,21 @@ def metadata(net: IGNN, precision: str, bytes_per_pixel: int) -> dict[str, str]:
     config = net.config
     has_graph = config.graph != "none"
     return {
-        "ignn.format": FORMAT,
-        "ignn.name": _name(config),
-        "ignn.version": _version(),
-        "ignn.scale": str(config.scale),
-        "ignn.graph_scale": str(config.graph_scale),
-        "ignn.window": str(config.window if has_graph else 0),
-        "ignn.k": str(config.neighbors if has_graph else 0),
-        "ignn.value_range": "0..255",
-        "ignn.color": "RGB",
-        "ignn.halo": str(halo(config)),
-        "ignn.tile_multiple": str(2 * config.graph_scale),
-        "ignn.precision": precision,
-        "ignn.bytes_per_pixel": str(bytes_per_pixel),
-        "ignn.config": json.dumps(config.to_dict()),
-        "ignn.weights_sha256": weights_sha256(net),
+        Key.FORMAT.value: FORMAT,
+        Key.NAME.value: _name(config),
+        Key.VERSION.value: _version(),
+        Key.SCALE.value: str(config.scale),
+        Key.GRAPH_SCALE.value: str(config.graph_scale),
+        Key.WINDOW.value: str(config.window if has_graph else 0),
+        Key.NEIGHBORS.value: str(config.neighbors if has_graph else 0),
+        Key.VALUE_RANGE.value: "0..255",
+        Key.COLOR.value: "RGB",
+        Key.HALO.value: str(halo(config)),
+        Key.TILE_MULTIPLE.value: str(2 * config.graph_scale),
+        Key.PRECISION.value: precision,
+        Key.BYTES_PER_PIXEL.value: str(bytes_per_pixel),
+        Key.CONFIG.value: json.dumps(config.to_dict()),
+        Key.WEIGHTS_SHA256.value: weights_sha256(net),
     }
 
 

@@ -14,7 +14,9 @@ from runtime.backends.memory import total_device_memory
 from runtime.backends.onnx_file import read_facts
 from runtime.backends.plugin_library import check_plugin
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor, check_flavor
-from runtime.errors import EngineBuildError, IgnnError, ModelNotFoundError, UsageError
+from runtime.cli import run_command
+from runtime.errors import EngineBuildError, ModelNotFoundError, UsageError
+from runtime.metadata import Key
 
 DEFAULT_TILE = 256
 MAX_BATCH, MAX_PIXELS = 65535, 2**31 - 1
@@ -22,17 +24,8 @@ MAX_BATCH, MAX_PIXELS = 65535, 2**31 - 1
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `ignn build`; return the exit status."""
+    """Build an engine as the flags say (`ignn build`)."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except IgnnError as error:
-        sys.stderr.write(f"ignn build: error: {error}\n")
-        return 1
-    return 0
-
-
-def _run(arguments: argparse.Namespace) -> None:
     try:
         model = arguments.model.read_bytes()
     except OSError as error:
@@ -45,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> None:
     facts = read_facts(model, source=str(arguments.model))
     request = BuildRequest(
         flavor,
-        _profile(arguments, halo=facts.properties.get("ignn.halo", "0")),
+        _profile(arguments, halo=facts.properties.get(Key.HALO, "0")),
         plugin=None if arguments.no_plugin or not facts.operator_calls else check_plugin(arguments.plugin),
         plugin_inside=not arguments.plugin_outside,
         compute_capability=_capability(arguments.compute_capability, flavor),
@@ -63,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(
         f"Wrote {arguments.output} ({report.engine_bytes / 1e6:.1f} MB) in {time.monotonic() - start:.0f} s.\n"
     )
+    return 0
 
 
 def describe(report: BuildReport, request: BuildRequest) -> list[str]:
@@ -173,4 +167,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("python -m export.to_engine", main))

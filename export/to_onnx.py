@@ -8,16 +8,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-if __name__ == "__main__":  # `python export/to_onnx.py` from a clone that is not installed
+if __name__ == "__main__":  # `python export/to_onnx.py` is `ignn export`, in a clone that need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    if missing := [name for name in ("torch", "onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        from runtime.clone import install_command
+    from runtime.cli import main as ignn
 
-        sys.exit(f"to_onnx.py: {', '.join(missing)} not installed. Run: {install_command('train,cpu')}")
+    sys.exit(ignn(["export", *sys.argv[1:]]))
 
 import onnx
 import onnxscript
@@ -25,16 +23,17 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript import values
 
-from export.check import ExportError, compare
+from export.check import compare
 from export.functions import DOMAIN, DOMAIN_VERSION, OPSET, functions
 from export.memory import measure_bytes_per_pixel
 from export.metadata import metadata
 from export.network import ExportedIGNN
 from export.precision import round_weights, store_weights_as_half, to_half
-from train import IGNN, load_checkpoint
-from train.checkpoint import CheckpointError, is_backbone
+from runtime.atomic import atomic_path
+from runtime.errors import UsageError
+from train import IGNN
+from train.checkpoint import Checkpoint, read_checkpoint
 from train.warm_start import plain_backbone, take_backbone_out
-from train.whole_file import whole_file
 
 Precision = Literal["fp32", "fp16"]
 
@@ -152,28 +151,30 @@ def export_onnx(
         one line per comparison with PyTorch.
 
     Raises:
-        ExportError: if the file differs from the network by more than rounding explains, or an argument is wrong.
+        ExportError: the file differs from the network by more than rounding explains.
+        UsageError: an argument is wrong.
+        WriteError: the file cannot be written.
     """
     for name, value in (("precision", precision), ("weights", weights)):
         if value not in ("fp32", "fp16"):
-            raise ExportError(f"Invalid {name} ({value!r}). Supported values are fp32, fp16.")
+            raise UsageError(f"Invalid {name} ({value!r}). Supported values are fp32, fp16.")
     config = net.config
     if config.graph != "none" and (config.graph, config.adapn, config.ecn) != ("graphagg", True, True):
-        raise ExportError(
+        raise UsageError(
             f"Invalid network (graph={config.graph!r}, adapn={config.adapn}, ecn={config.ecn}). The paper's "
             "comparisons are for measuring (`ignn evaluate`). Supported are graph='graphagg' with adapn and ecn, and "
             "graph='none'."
         )
     output = Path(output)
     if not output.parent.is_dir():
-        raise ExportError(f"Folder {output.parent} does not exist. Create it first: mkdir -p {output.parent}")
+        raise UsageError(f"Folder {output.parent} does not exist. Create it first: mkdir -p {output.parent}")
     exported = round_weights(net) if weights == "fp16" else net
     model = to_onnx(exported)
     if precision == "fp16":
         model = to_half(model)
     elif weights == "fp16":
         model = store_weights_as_half(model)
-    with whole_file(output) as temporary:
+    with atomic_path(output) as temporary:
         onnx.save(model, str(temporary))
         lines = compare(temporary, exported, precision)
         onnx.helper.set_model_props(model, metadata(exported, precision, measure_bytes_per_pixel(temporary)))
@@ -201,10 +202,15 @@ def load_trained(path: Path, *, without_graph: bool = False) -> IGNN:
         without_graph: the plain backbone of a whole network as well (as training does that begins at one).
 
     Raises:
-        CheckpointError: if it holds no network.
+        CheckpointError: it holds no network.
     """
-    net = load_checkpoint(path)
-    if is_backbone(path):
+    return trained_network(read_checkpoint(path), without_graph=without_graph)
+
+
+def trained_network(checkpoint: Checkpoint, *, without_graph: bool = False) -> IGNN:
+    """Return the network of a checkpoint as `load_trained` does."""
+    net = checkpoint.network()
+    if checkpoint.stage == "backbone":
         return plain_backbone(net)
     if without_graph:
         take_backbone_out(net)
@@ -213,7 +219,7 @@ def load_trained(path: Path, *, without_graph: bool = False) -> IGNN:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `ignn export`; return the exit status."""
+    """Export as the flags say (`ignn export`)."""
     parser = argparse.ArgumentParser(prog="ignn export", description="Export a checkpoint to one ONNX file.")
     parser.add_argument("--checkpoint", required=True, type=Path, help="a checkpoint, ours or the released code's")
     parser.add_argument("--output", required=True, type=Path, help="ONNX file to write")
@@ -230,20 +236,12 @@ def main(argv: list[str] | None = None) -> int:
         help="how an fp32 model stores its weights: fp16 halves the file and costs nothing at run time (default: fp32)",
     )
     arguments = parser.parse_args(argv)
-    try:
-        net = load_trained(arguments.checkpoint)
-        if net.config.graph == "none":
-            sys.stdout.write("The network has no graph: what is exported is plain EDSR.\n")
-        sys.stdout.write(f"Exporting {arguments.checkpoint} and comparing ONNX Runtime with PyTorch ...\n")
-        lines = export_onnx(net, arguments.output, precision=arguments.precision, weights=arguments.weights)
-    except (CheckpointError, ExportError, OSError) as error:
-        sys.stderr.write(f"ignn export: {error}\n")
-        return 1
+    net = load_trained(arguments.checkpoint)
+    if net.config.graph == "none":
+        sys.stdout.write("The network has no graph: what is exported is plain EDSR.\n")
+    sys.stdout.write(f"Exporting {arguments.checkpoint} and comparing ONNX Runtime with PyTorch ...\n")
+    lines = export_onnx(net, arguments.output, precision=arguments.precision, weights=arguments.weights)
     for line in lines:
         sys.stdout.write(f"  {line}\n")
     sys.stdout.write(f"Wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB).\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from runtime.backends.onnx_file import read_facts
 from runtime.backends.opening import find_model_file
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor
+from runtime.cli import run_command
 from runtime.clone import install_command
 from runtime.errors import BackendUnavailableError, IgnnError, UsageError
+from runtime.metadata import Key
+from runtime.pictures.psnr import psnr_db
 
 BOUNDS_DB = {"fp32": 70.0, "fp16": 50.0}
 """Least PSNR (peak 255) between two runtimes, by precision. A neighbor that rounding exchanges moves few pixels, but
@@ -27,25 +30,21 @@ OUTPUT = "sr"
 Map = NDArray[np.float32]
 
 
-class NotRunError(Exception):
+class NotRunError(IgnnError):
     """A runtime cannot run here, or was not given what it needs; the message says which."""
 
 
+class DifferenceError(IgnnError):
+    """Runtimes make different pictures of one image. Export again, and build engines again."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run `ignn verify`; return the exit status: 0 only if two runtimes or more ran and agree."""
+    """Compare runtimes as the flags say (`ignn verify`); succeeds only if two or more ran and agree."""
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except IgnnError as error:
-        sys.stderr.write(f"ignn verify: error: {error}\n")
-        return 1
-
-
-def _run(arguments: argparse.Namespace) -> int:
     _polygraphy()  # before the runtimes take their time
     path, source, _ = find_model_file(arguments.model)
     model = path.read_bytes()
-    precision = read_facts(model, source=source).properties.get("ignn.precision", "fp32")
+    precision = read_facts(model, source=source).properties.get(Key.PRECISION, "fp32")
     bound = BOUNDS_DB.get(precision, BOUNDS_DB["fp32"])
     lr = picture() if arguments.image is None else _read(arguments.image)
     sys.stdout.write(f"{source} ({precision}), lr {' x '.join(map(str, lr.shape))}\n")
@@ -70,11 +69,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if not agrees:
             wrong.append(name)
     if wrong:
-        sys.stderr.write(
-            f"ignn verify: error: {', '.join(wrong)} differ from {reference} by more than rounding explains (under "
-            f"{bound:g} dB). Export again, build engines again, and report it if that does not help.\n"
+        raise DifferenceError(
+            f"{', '.join(wrong)} differ from {reference} by more than rounding explains (under {bound:g} dB). "
+            "Export again, build engines again, and report it if that does not help."
         )
-    return 1 if wrong else 0
+    return 0
 
 
 def compare(expected: Map, actual: Map, bound_db: float) -> tuple[bool, str]:
@@ -119,8 +118,7 @@ def _psnr_db(expected: Map, actual: Map) -> float:
     """PSNR (peak 255) in dB; NaN, which no bound accepts, for other shapes and values that are not finite."""
     if expected.shape != actual.shape:
         return float("nan")
-    error = float(np.mean((actual.astype(np.float64) - expected) ** 2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+    return psnr_db(actual, expected)
 
 
 def _polygraphy() -> tuple[ModuleType, ModuleType]:
@@ -160,13 +158,9 @@ def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
         import torch
 
         from export.to_onnx import load_trained
-        from train.checkpoint import CheckpointError
     except ModuleNotFoundError as error:
         raise NotRunError(f"{error.name} is not installed: {install_command('train')}") from error
-    try:
-        net = load_trained(checkpoint)
-    except (CheckpointError, OSError) as error:
-        raise UsageError(f"Invalid --checkpoint: {error}") from error
+    net = load_trained(checkpoint)
     with torch.no_grad():
         return np.asarray(net(torch.from_numpy(lr)).numpy(), dtype=np.float32)
 
@@ -200,4 +194,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("python -m export.verify", main))

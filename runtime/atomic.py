@@ -1,49 +1,80 @@
-"""Files that are whole or absent."""
+"""Write files so that they are whole or absent, whenever the process dies."""
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ImageWriteError
+from .errors import IgnnError, WriteError
 
 PART_SUFFIX = ".ignn-part"
 """Ending of the temporary files beside the outputs; only a killed process leaves one."""
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, which becomes `path` if the block ends well and vanishes if not.
+def atomic_path(path: Path, *, error: type[IgnnError] = WriteError) -> Iterator[Path]:
+    """Give a temporary name beside `path`; the file becomes `path` if the block ends well, and vanishes if not.
+
+    The folder is made if it is missing. The temporary name has an ending of its own: a library that chooses the format
+    by the ending must be told the format.
+
+    Args:
+        path: the file to write.
+        error: what to raise if the system refuses to write.
 
     Raises:
-        ImageWriteError: the folder cannot be made or written.
+        WriteError: (or `error`) the file or its folder cannot be written.
     """
+    temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}{PART_SUFFIX}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}{PART_SUFFIX}"
         temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise ImageWriteError(f"Cannot write {path}: {error.strerror or error}. Choose another -o.") from error
+    except OSError as refusal:
+        raise error(_message(path, refusal)) from refusal
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise ImageWriteError(f"Cannot write {path}: {error.strerror or error}. Choose another -o.") from error
+    except OSError as refusal:
+        raise error(_message(path, refusal)) from refusal
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8), whole or not at all.
+
+    Raises:
+        WriteError: the file or its folder cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if they are missing.
+
+    Raises:
+        WriteError: the folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as refusal:
+        raise WriteError(
+            f"Cannot make the folder {path}: {refusal.strerror or refusal}. Give another one."
+        ) from refusal
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files that a killed process left beside `path`."""
-    for leftover in path.parent.glob(f".{glob_escape(path.name[:100])}.????????{PART_SUFFIX}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:100])}.????????{PART_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
-def glob_escape(name: str) -> str:
-    """The name with the characters that `glob` takes for patterns escaped."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+def _message(path: Path, refusal: OSError) -> str:
+    return f"Cannot write {path}: {refusal.strerror or refusal}. Give another path, or make room there."

@@ -111,7 +111,8 @@ def _run(name: str, arguments: list[str]) -> int:
         run = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
         raise IgnnError(
-            f"`ignn {name}` needs the module {error.name!r}, which is not installed. Run: {install_command('train')}"
+            f"`ignn {name}` needs the module {error.name!r}, which is not installed. "
+            f"Run: {install_command('train,cpu')}"
         ) from error
     return run(arguments)
 

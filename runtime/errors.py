@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class IgnnError(Exception):
-    """Base of every error that the runtime raises on purpose: catch this one in an application."""
+    """Base of every error that this project raises on purpose: catch this one in an application."""
 
 
 class ModelNotFoundError(IgnnError):
@@ -46,7 +46,11 @@ class InvalidImageError(IgnnError, ValueError):
     """The image in memory has a shape, type or values that mean nothing here. Convert it as the message says."""
 
 
-class ImageWriteError(IgnnError):
+class WriteError(IgnnError):
+    """A file could not be written: no room, no permission. The message says which; make room, or give another path."""
+
+
+class ImageWriteError(WriteError):
     """The result could not be written, or the output's format cannot hold it. Choose another path or suffix."""
 
 

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from .errors import ModelMetadataError, UsageError
 
 FORMAT = "1"
-"""Version of the metadata layout that this runtime reads."""
+"""Version of the metadata layout: what the exporter writes and this runtime reads."""
+
+
+class Key(StrEnum):
+    """Names of the entries in the ONNX file's metadata."""
+
+    FORMAT = "ignn.format"
+    NAME = "ignn.name"
+    VERSION = "ignn.version"
+    SCALE = "ignn.scale"
+    GRAPH_SCALE = "ignn.graph_scale"
+    WINDOW = "ignn.window"
+    NEIGHBORS = "ignn.k"
+    VALUE_RANGE = "ignn.value_range"
+    COLOR = "ignn.color"
+    HALO = "ignn.halo"
+    TILE_MULTIPLE = "ignn.tile_multiple"
+    PRECISION = "ignn.precision"
+    BYTES_PER_PIXEL = "ignn.bytes_per_pixel"
+    CONFIG = "ignn.config"
+    WEIGHTS_SHA256 = "ignn.weights_sha256"
+
 
 FOREIGN_HALO = 16
 """LR pixels of context around a tile of a model that does not say how far it sees."""
@@ -65,7 +87,7 @@ def read_metadata(
     Args:
         properties: the file's metadata, strings to strings.
         source: the file, for messages.
-        scale: scale of a foreign model (one without `ignn.format`).
+        scale: scale of a foreign model (one without `Key.FORMAT`).
         value_range: value range of a foreign model.
 
     Raises:
@@ -75,54 +97,54 @@ def read_metadata(
         raise UsageError(f"Invalid value_range ({value_range!r}). Supported values are '0..255', '0..1'.")
     if scale is not None and not 1 <= scale <= 16:
         raise UsageError(f"Invalid scale ({scale}). Supported values are 1 to 16.")
-    if "ignn.format" not in properties:
+    if Key.FORMAT not in properties:
         return _foreign(source, scale, value_range)
     if scale is not None or value_range is not None:
         raise UsageError(f"{source} says its own scale and value range; leave out --scale and --value-range.")
-    if properties["ignn.format"] != FORMAT:
+    if properties[Key.FORMAT] != FORMAT:
         raise ModelMetadataError(
-            f"{source} has metadata of format {_shown(properties['ignn.format'])}; this version reads format "
+            f"{source} has metadata of format {_shown(properties[Key.FORMAT])}; this version reads format "
             f"{FORMAT!r}. Install a version of ignn that reads it, or export the model again with `ignn export`."
         )
 
-    def integer(key: str, low: int, high: int) -> int:
-        text = properties.get(f"ignn.{key}")
+    def integer(key: Key, low: int, high: int) -> int:
+        text = properties.get(key)
         # isdigit() alone admits digits of other scripts, and int() takes arbitrarily long strings slowly.
         if text is None or not (text.isascii() and text.isdigit() and len(text) < 16 and low <= int(text) <= high):
             raise ModelMetadataError(
-                f"{source}: metadata ignn.{key} is {_shown(text)}; a whole number from {low} to {high} is expected. "
+                f"{source}: metadata {key} is {_shown(text)}; a whole number from {low} to {high} is expected. "
                 "Export the model again with `ignn export`."
             )
         return int(text)
 
-    def choice(key: str, *accepted: str) -> str:
-        text = properties.get(f"ignn.{key}")
+    def choice(key: Key, *accepted: str) -> str:
+        text = properties.get(key)
         if text not in accepted:
             raise ModelMetadataError(
-                f"{source}: metadata ignn.{key} is {_shown(text)}. Supported values are {', '.join(accepted)}. "
+                f"{source}: metadata {key} is {_shown(text)}. Supported values are {', '.join(accepted)}. "
                 "Export the model again with `ignn export`."
             )
         return text
 
-    choice("color", "RGB")
-    choice("value_range", "0..255")
-    graph_scale = integer("graph_scale", 1, 16)
-    multiple = integer("tile_multiple", 1, 64)
+    choice(Key.COLOR, "RGB")
+    choice(Key.VALUE_RANGE, "0..255")
+    graph_scale = integer(Key.GRAPH_SCALE, 1, 16)
+    multiple = integer(Key.TILE_MULTIPLE, 1, 64)
     if multiple != 2 * graph_scale:
         raise ModelMetadataError(
-            f"{source}: metadata ignn.tile_multiple is {multiple}; twice ignn.graph_scale is {2 * graph_scale}. "
+            f"{source}: metadata {Key.TILE_MULTIPLE} is {multiple}; twice {Key.GRAPH_SCALE} is {2 * graph_scale}. "
             "Export the model again with `ignn export`."
         )
     return ModelMetadata(
-        name=properties.get("ignn.name", "unnamed")[:80],
-        scale=integer("scale", 1, 16),
+        name=properties.get(Key.NAME, "unnamed")[:80],
+        scale=integer(Key.SCALE, 1, 16),
         value_range="0..255",
-        halo=integer("halo", 0, 4096),
+        halo=integer(Key.HALO, 0, 4096),
         tile_multiple=multiple,
-        window=integer("window", 0, 1024),
+        window=integer(Key.WINDOW, 0, 1024),
         exact=True,
-        precision=choice("precision", "fp32", "fp16"),
-        bytes_per_pixel=integer("bytes_per_pixel", 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,
+        precision=choice(Key.PRECISION, "fp32", "fp16"),
+        bytes_per_pixel=integer(Key.BYTES_PER_PIXEL, 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,
     )
 
 

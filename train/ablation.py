@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from runtime.atomic import make_folder, write_text
+from runtime.cli import run_command
+from runtime.errors import IgnnError, UsageError
 from train import fit
-from train.checkpoint import CheckpointError, read_checkpoint
+from train.checkpoint import read_checkpoint
+from train.errors import TrainingError
 from train.evaluate import evaluate, load_upscaler, self_ensemble, summarise
 from train.fit_config import parse_config
-from train.whole_file import write_whole_text
 
 WHOLE_IMAGE = 1_000_000
 """A window no image exceeds."""
@@ -66,13 +69,13 @@ def choose(names: Iterable[str]) -> list[str]:
     """Return row names, tables resolved to their rows.
 
     Raises:
-        ValueError: if a name is neither a row nor a table.
+        UsageError: a name is neither a row nor a table.
     """
     chosen: list[str] = []
     for name in names:
         rows = [row for row in ROWS if row == name or row.startswith(f"{name}-")]
         if not rows:
-            raise ValueError(f"Unknown row ({name!r}). Rows are {', '.join(ROWS)}; `table2` stands for all of table 2.")
+            raise UsageError(f"Unknown row ({name!r}). Rows are {', '.join(ROWS)}; `table2` stands for all of table 2.")
         chosen += [row for row in rows if row not in chosen]
     return chosen
 
@@ -84,21 +87,25 @@ def run_row(name: str, seed: int, output: Path, folders: list[str], flags: list[
         The row's record for results.json; "network_psnr" and the like map the folders' names to their means.
 
     Raises:
-        InterruptedError: if the training was stopped before its end.
-        ValueError, OSError: if training failed.
+        TrainingError: the training failed, or was stopped before its end.
+        IgnnError: the result cannot be measured.
     """
     row, run = ROWS[name], output / f"{name}-seed{seed}"
     arguments = [*_flags(row, seed, flags), f"--output={run}"]
     config = parse_config(arguments)
-    if fit.main(arguments) != 0:
-        raise ValueError(f"Training of {name} with seed {seed} failed; see the message above.")
-    content = read_checkpoint(run / "last.pt")
-    if content["step"] < config.steps:
-        raise InterruptedError(f"{name} with seed {seed} stopped at step {content['step']}; the same command goes on.")
+    try:
+        fit.main(arguments)
+    except IgnnError as error:
+        raise TrainingError(f"Training of {name} with seed {seed} failed: {error}") from error
+    checkpoint = read_checkpoint(run / "last.pt")
+    state = checkpoint.run
+    if state is None or state.step < config.steps:
+        steps = 0 if state is None else state.step
+        raise TrainingError(f"{name} with seed {seed} stopped at step {steps}; the same command goes on.")
     upscale, scale = load_upscaler(run / "last.pt")
     methods = {"network": upscale, **({"ensemble": self_ensemble(upscale)} if row.ensemble else {})}
     record: dict[str, Any] = {"row": name, "label": row.label, "seed": seed, "scale": scale, "steps": config.steps}
-    record |= {"network": content["config"], "data_sha256": content["data_sha256"], "versions": content["versions"]}
+    record |= {"network": checkpoint.config.to_dict(), "data_sha256": state.data_sha256, "versions": state.versions}
     for summary in summarise(evaluate(methods, folders, scale)):
         for metric in ("psnr", "ssim"):
             record.setdefault(f"{summary['method']}_{metric}", {})[summary["dataset"]] = summary[metric]
@@ -164,30 +171,35 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     output = Path(arguments.output)
     results = output / "results.json"
-    try:
-        names = choose(arguments.rows)
-        output.mkdir(parents=True, exist_ok=True)
-        content = json.loads(results.read_text()) if results.exists() else {"flags": arguments.flags, "records": []}
-        if content["flags"] != arguments.flags:
-            raise ValueError(
-                f"{results} was made with other flags ({' '.join(content['flags'])}). Use another --output."
-            )
-        done = {(record["row"], record["seed"]) for record in content["records"]}
-        # Seed by seed: a table of all rows is there early.
-        for seed, name in ((seed, name) for seed in arguments.seeds for name in names):
-            if (name, seed) not in done:
-                record = _same_run(name, seed, arguments.flags, content["records"])
-                record = record or run_row(name, seed, output, arguments.evaluate, arguments.flags)
-                content["records"].append(record)
-                content["records"].sort(key=lambda record: (list(ROWS).index(record["row"]), record["seed"]))
-                write_whole_text(results, json.dumps(content, indent=1) + "\n")
-                write_whole_text(output / "results.md", markdown_table(content["records"]))
-    except (CheckpointError, ValueError, OSError) as error:
-        sys.stderr.write(f"ignn ablation: {error}\n")
-        return 1
+    names = choose(arguments.rows)
+    make_folder(output)
+    content = _read_results(results, arguments.flags)
+    done = {(record["row"], record["seed"]) for record in content["records"]}
+    # Seed by seed: a table of all rows is there early.
+    for seed, name in ((seed, name) for seed in arguments.seeds for name in names):
+        if (name, seed) not in done:
+            record = _same_run(name, seed, arguments.flags, content["records"])
+            record = record or run_row(name, seed, output, arguments.evaluate, arguments.flags)
+            content["records"].append(record)
+            content["records"].sort(key=lambda record: (list(ROWS).index(record["row"]), record["seed"]))
+            write_text(results, json.dumps(content, indent=1) + "\n")
+            write_text(output / "results.md", markdown_table(content["records"]))
     sys.stdout.write(markdown_table(content["records"]))
     return 0
 
 
+def _read_results(path: Path, flags: list[str]) -> dict[str, Any]:
+    """Return what earlier commands with these flags wrote, or an empty record."""
+    if not path.exists():
+        return {"flags": flags, "records": []}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # the second: not JSON, or not UTF-8
+        raise UsageError(f"{path} cannot be read ({error}). Take it away, or use another --output.") from error
+    if content["flags"] != flags:
+        raise UsageError(f"{path} was made with other flags ({' '.join(content['flags'])}). Use another --output.")
+    return content
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m train.ablation", main))

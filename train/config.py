@@ -1,20 +1,23 @@
-"""What distinguishes one IGNN from another, as data."""
+"""The configuration of a network."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from runtime.errors import UsageError
+
 PATCH = 3
 """Side of a graph patch in pixels of its own map (paper section 3.1: l = 3)."""
+
 STRIDE = 2
 """Distance between neighbouring patches in pixels of their own map."""
+
 EMBEDDING_CHANNELS = 64
 """Channels of the frozen VGG19 conv1_2 embedding that patches are matched in."""
 
-
 GRAPHS = ("graphagg", "same-scale", "non-local", "none")
-"""What aggregates features within the image; the last three are the paper's comparisons (table 2)."""
+"""Ways to aggregate features within the image; the last three are the paper's comparisons (table 2)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class IGNNConfig:
     """Configuration of an IGNN network.
 
     Raises:
-        ValueError: if a value is outside what the field accepts.
+        UsageError: a value is outside what the field accepts.
     """
 
     scale: int = 2
@@ -49,18 +52,18 @@ class IGNNConfig:
     def __post_init__(self) -> None:
         """Refuse values that no network can have."""
         if self.scale not in (2, 3, 4):
-            raise ValueError(f"Invalid scale ({self.scale}). Supported values are 2, 3, 4.")
+            raise UsageError(f"Invalid scale ({self.scale}). Supported values are 2, 3, 4.")
         for name in ("channels", "blocks", "neighbors", "window"):
             if getattr(self, name) < 1:
-                raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
+                raise UsageError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
         if self.graph not in GRAPHS:
-            raise ValueError(f"Invalid graph ({self.graph!r}). Supported values are {', '.join(GRAPHS)}.")
+            raise UsageError(f"Invalid graph ({self.graph!r}). Supported values are {', '.join(GRAPHS)}.")
         if not 0 <= self.graph_after <= self.blocks:
-            raise ValueError(
+            raise UsageError(
                 f"Invalid graph_after ({self.graph_after}). It must be between 0 and blocks ({self.blocks})."
             )
         if self.window**2 < self.neighbors:
-            raise ValueError(
+            raise UsageError(
                 f"Invalid window ({self.window}). A window of {self.window} x {self.window} patches "
                 f"holds fewer than neighbors ({self.neighbors})."
             )
@@ -85,19 +88,23 @@ class IGNNConfig:
             overrides: fields to replace, e.g. `scale=3`.
 
         Raises:
-            ValueError: if the preset or a field is unknown.
+            UsageError: the preset or a field is unknown, or a value is not accepted.
         """
         if name not in PRESETS:
-            raise ValueError(f"Unknown preset ({name!r}). Supported values are {', '.join(PRESETS)}.")
+            raise UsageError(f"Unknown preset ({name!r}). Supported values are {', '.join(PRESETS)}.")
         return cls.from_dict({**asdict(PRESETS[name]), **overrides})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> IGNNConfig:
-        """Return the configuration with these fields; a field that does not exist is an error."""
+        """Return the configuration with these fields.
+
+        Raises:
+            UsageError: a field does not exist, or a value is not accepted.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(
+            raise UsageError(
                 f"Unknown configuration field ({', '.join(unknown)}). Fields are {', '.join(sorted(known))}."
             )
         return cls(**values)

@@ -1,18 +1,10 @@
-"""Training data: a folder of photographs, decoded once into memory-mapped arrays.
-
-`python -m train.data FOLDER PACK.tar --budget-mib 60` packs as much of a folder as fits, losslessly, for a machine
-that the whole of it cannot be brought to.
-"""
+"""Training data: a folder of photographs, decoded once into memory-mapped arrays."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import io
 import json
 import os
-import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,33 +16,44 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from runtime.atomic import atomic_path, write_text
+from runtime.errors import ImageReadError, InvalidImageError, UsageError
 from train.photographs import refuse_evaluation_images
 from train.resize import downsample_uint8
-from train.whole_file import whole_file
 
 _SUFFIXES = tuple(Image.registered_extensions())
 _CACHE_FORMAT = 2
 
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Decode an image to HWC uint8 RGB, [0, 255]."""
-    with Image.open(path) as image:
-        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8, not scale them
-            gray = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
-            return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+    """Decode an image to HWC uint8 RGB, [0, 255]: its pixels as stored, not turned and not color-managed.
+
+    Raises:
+        ImageReadError: the file is missing, damaged, too large for Pillow, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8, not scale them
+                gray = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
+                return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ImageReadError(f"{path} cannot be read as an image: {reason}. Replace it, or take it away.") from error
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the image files of a folder, sorted by name.
 
     Raises:
-        FileNotFoundError: if the folder is missing or holds no image.
+        UsageError: the folder is missing or holds no image.
     """
     folder = Path(folder)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
     if not paths:
-        raise FileNotFoundError(f"No image in {folder} (formats: those Pillow reads). Pass a folder of photographs.")
+        raise UsageError(f"No image in {folder} (formats: those Pillow reads). Pass a folder of photographs.")
     return paths
 
 
@@ -65,11 +68,11 @@ def make_lr(hr: NDArray[np.uint8], scale: int) -> tuple[NDArray[np.uint8], NDArr
         (lr, hr), both HWC uint8; hr is `scale` times as large as lr.
 
     Raises:
-        ValueError: if the image is smaller than one LR pixel.
+        InvalidImageError: the image is smaller than one LR pixel.
     """
     height, width = (size // scale * scale for size in hr.shape[:2])
     if not height or not width:
-        raise ValueError(f"{hr.shape[1]} x {hr.shape[0]} pixels cannot be reduced by {scale}.")
+        raise InvalidImageError(f"{hr.shape[1]} x {hr.shape[0]} pixels cannot be reduced by {scale}.")
     hr = hr[:height, :width]
     return downsample_uint8(hr, scale), hr
 
@@ -88,8 +91,8 @@ class PatchSource:
     checksum: str
     """SHA-256 of the cached bytes."""
     held_out: int = 0
-    """How many images, the last by name, no batch is cut from. (Crops of one photograph that are named alike so stay
-    on one side, but for the one at the boundary.)"""
+    """Number of images, the last by name, that no batch is cut from. (By name, so that crops of one photograph, which
+    are named alike, stay on one side, except at the boundary.)"""
 
     @property
     def validation_images(self) -> list[int]:
@@ -97,7 +100,7 @@ class PatchSource:
         return list(range(len(self.entries) - self.held_out, len(self.entries)))
 
     def batch(self, step: int, seed: int, size: int, patch: int, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Return a batch that depends on nothing but (seed, step): what makes a resumed run equal an unbroken one.
+        """Return a batch that depends on (seed, step) alone, so that a resumed run equals an unbroken one.
 
         Args:
             step: number of the batch.
@@ -149,8 +152,9 @@ def open_patches(
         held_out: images, the last by name, to keep from training; at most a quarter of all.
 
     Raises:
-        FileNotFoundError: if no usable photograph is there.
-        UsageError: if images of an evaluation set are among them.
+        UsageError: the folder is missing, holds no image, or holds images of an evaluation set.
+        ImageReadError: none of the images can be used.
+        WriteError: the cache cannot be written.
     """
     paths = list_images(folder)
     stamp = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -159,11 +163,10 @@ def open_patches(
     index_file, pixel_file = cache / f"x{scale}-{key}.json", cache / f"x{scale}-{key}.bin"
     if not index_file.exists():
         refuse_evaluation_images(paths)
-        cache.mkdir(parents=True, exist_ok=True)
         _decode(paths, scale, patch, index_file, pixel_file)
     index = json.loads(index_file.read_text())
     if not index["entries"]:
-        raise FileNotFoundError(f"No usable photograph in {folder}: {'; '.join(index['skipped'][:5])}.")
+        raise ImageReadError(f"No usable photograph in {folder}: {'; '.join(index['skipped'][:5])}")
     pixels = np.memmap(pixel_file, dtype=np.uint8, mode="r")
     entries = [tuple(entry) for entry in index["entries"]]
     held_out = min(held_out, len(entries) // 4)
@@ -172,14 +175,14 @@ def open_patches(
 
 def _decode(paths: list[Path], scale: int, patch: int, index_file: Path, pixel_file: Path) -> None:
     entries, skipped, offset, digest = [], [], 0, hashlib.sha256()
-    with whole_file(pixel_file) as temporary, temporary.open("wb") as output:
+    with atomic_path(pixel_file) as temporary, temporary.open("wb") as output:
         for path in tqdm(paths, desc="decoding", unit="image", leave=False, disable=None):
             try:
                 hr = read_rgb(path)
                 if min(hr.shape[:2]) // scale < patch:
-                    raise ValueError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}")
+                    raise InvalidImageError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}.")
                 lr, hr = make_lr(hr, scale)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except (ImageReadError, InvalidImageError) as error:
                 skipped.append(f"{path.name}: {error}")
                 continue
             entries.append((offset, offset + lr.size, *lr.shape[:2]))
@@ -189,69 +192,9 @@ def _decode(paths: list[Path], scale: int, patch: int, index_file: Path, pixel_f
                 output.write(data)
                 offset += len(data)
     index = {"entries": entries, "skipped": skipped, "checksum": digest.hexdigest()}
-    with whole_file(index_file) as temporary:
-        temporary.write_text(json.dumps(index))
+    write_text(index_file, json.dumps(index))
 
 
 def _to_tensor(images: list[NDArray[np.void]]) -> Tensor:
     pixels = np.ascontiguousarray(np.stack(images))
     return torch.from_numpy(pixels.view(np.uint8).reshape(*pixels.shape, 3)).permute(0, 3, 1, 2)
-
-
-def pack(folder: str | os.PathLike[str], archive: str | os.PathLike[str], budget_bytes: int, seed: int = 0) -> int:
-    """Write a tar file of as many images of a folder as fit, each losslessly, as it stands or as WebP.
-
-    Args:
-        folder: photographs.
-        archive: file to write.
-        budget_bytes: largest size of the archive.
-        seed: another one picks other images, if not all fit.
-
-    Returns:
-        How many images are in it.
-
-    Raises:
-        FileNotFoundError: if the folder holds no image.
-        OSError: if an image cannot be read.
-    """
-    archive = Path(archive)
-    order = sorted(list_images(folder), key=lambda path: hashlib.sha256(f"{seed} {path.name}".encode()).digest())
-    packed = 0
-    with whole_file(archive) as temporary, tarfile.open(temporary, "w") as output:
-        for path in tqdm(order, desc="packing", unit="image", leave=False, disable=None):
-            name, data = path.name, path.read_bytes()
-            if path.suffix.lower() != ".webp":
-                buffer = io.BytesIO()
-                Image.fromarray(read_rgb(path)).save(buffer, "webp", lossless=True, quality=100, method=4)
-                if buffer.tell() < len(data):
-                    name, data = f"{path.name}.webp", buffer.getvalue()
-            if output.offset + len(data) + 2 * tarfile.RECORDSIZE > budget_bytes:
-                continue
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            output.addfile(member, io.BytesIO(data))
-            packed += 1
-    return packed
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Pack a training folder."""
-    parser = argparse.ArgumentParser(prog="python -m train.data", description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("archive", help="tar file to write")
-    parser.add_argument("--budget-mib", type=float, default=60, help="largest size (default: 60)")
-    parser.add_argument("--seed", type=int, default=0, help="another one picks other images, if not all fit")
-    arguments = parser.parse_args(argv)
-    try:
-        packed = pack(arguments.folder, arguments.archive, int(arguments.budget_mib * 2**20), arguments.seed)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"python -m train.data: {error}\n")
-        return 1
-    total = len(list_images(arguments.folder))
-    size = Path(arguments.archive).stat().st_size / 2**20
-    sys.stdout.write(f"{arguments.archive}: {packed} of {total} images, {size:.1f} MiB\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -9,11 +9,29 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from runtime.errors import UsageError
+
+
+def check_device(name: str) -> torch.device:
+    """Return the device of this name: cpu, cuda, or cuda:1 and so on.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name, re.ASCII):
+        raise UsageError(f"Invalid device ({name!r}). Supported values are cpu, cuda, cuda:0, cuda:1 and so on.")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count() or "no"
+        raise UsageError(f"Invalid device ({name!r}). PyTorch sees {seen} GPUs here; use --device cpu.")
+    return device
 
 
 class ProcessGroup:
@@ -29,9 +47,8 @@ class ProcessGroup:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device not in ("cpu", "cuda"):
-            raise ValueError(f"Invalid device ({device!r}). Supported values are auto, cpu, cuda.")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("Invalid device ('cuda'). PyTorch sees no GPU here; use --device cpu.")
+            raise UsageError(f"Invalid device ({device!r}). Supported values are auto, cpu, cuda.")
+        check_device(device)
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else "cpu")
         if device == "cuda":

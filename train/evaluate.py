@@ -23,13 +23,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from runtime.atomic import write_text
+from runtime.cli import run_command
 from runtime.clone import install_command
+from runtime.errors import (
+    BackendUnavailableError,
+    DeviceMemoryError,
+    InvalidImageError,
+    ModelLoadError,
+    ModelMetadataError,
+    ModelNotFoundError,
+    UsageError,
+)
+from runtime.metadata import Key
 from runtime.pictures.turns import MeanOfTurns, all_turns
-from train.checkpoint import CheckpointError, is_backbone, load_checkpoint
+from train.checkpoint import read_checkpoint
 from train.data import list_images, make_lr, read_rgb
+from train.distributed import check_device
 from train.metrics import psnr, ssim, to_gray, to_uint8
 from train.resize import upsample_uint8
-from train.whole_file import write_whole_text
 
 Upscale = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """LR (H, W, 3) uint8 to SR (scale * H, scale * W, 3) float, nominally 0..255, not rounded."""
@@ -61,16 +73,21 @@ def load_upscaler(
         (function, scale).
 
     Raises:
-        CheckpointError: if the file is neither, or an ONNX file that does not say its scale.
+        CheckpointError: it is not a checkpoint.
+        ModelNotFoundError, ModelLoadError, ModelMetadataError: the ONNX file is missing, damaged, or does not say its
+            scale.
+        BackendUnavailableError: ONNX Runtime is not installed.
+        UsageError: the device is not here.
     """
     if Path(path).suffix.lower() == ".onnx":
-        return _load_onnx(Path(path), scale, value_range)
+        return load_onnx_upscaler(Path(path), scale, value_range)
     return _load_network(Path(path), device)
 
 
 def _load_network(path: Path, device: str) -> tuple[Upscale, int]:
-    net = load_checkpoint(path).to(device)
-    forward = net.forward_backbone if is_backbone(path) else net
+    checkpoint = read_checkpoint(path)
+    net = checkpoint.network().to(check_device(device))
+    forward = net.forward_backbone if checkpoint.stage == "backbone" else net
 
     @torch.inference_mode()
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,22 +97,28 @@ def _load_network(path: Path, device: str) -> tuple[Upscale, int]:
     return upscale, net.config.scale
 
 
-def _load_onnx(path: Path, scale: int | None, value_range: str | None) -> tuple[Upscale, int]:
+def load_onnx_upscaler(path: Path, scale: int | None = None, value_range: str | None = None) -> tuple[Upscale, int]:
+    """Open an ONNX file, whatever its name; arguments, result and errors are those of `load_upscaler`."""
     try:
         from runtime.backends.onnx_runtime import onnxruntime
     except ImportError as error:
-        raise CheckpointError(f"Measuring {path} needs ONNX Runtime. Run: {install_command('cpu')}") from error
+        raise BackendUnavailableError(f"Measuring {path} needs ONNX Runtime. Run: {install_command('cpu')}") from error
     if not path.is_file():
-        raise CheckpointError(f"Model {path} does not exist. Give the path of a .pt, .pth or .onnx file.")
+        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of a .pt, .pth or .onnx file.")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise CheckpointError(f"ONNX Runtime cannot open {path}: {error}") from error
-    own_scale = session.get_modelmeta().custom_metadata_map.get("ignn.scale")
+    except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+        raise ModelLoadError(f"ONNX Runtime cannot open {path}: {error}") from error
+    own_scale = session.get_modelmeta().custom_metadata_map.get(Key.SCALE)
     if own_scale is None and (scale is None or value_range is None):
-        raise CheckpointError(
-            f"{path} does not say its scale (metadata ignn.scale). Export it with `ignn export`; of another project's "
+        raise ModelMetadataError(
+            f"{path} does not say its scale (metadata {Key.SCALE}). Export it with `ignn export`; of another project's "
             "file give both: --scale 2 --value-range 0..1 (or 0..255)."
+        )
+    if own_scale not in (None, "2", "3", "4"):
+        raise ModelMetadataError(
+            f"{path} says a scale of {own_scale} (metadata {Key.SCALE}); 2, 3 and 4 are measured. Export it again with "
+            "`ignn export`."
         )
     unit = 255 if own_scale is None and value_range == "0..1" else 1
     (input_name,) = (value.name for value in session.get_inputs())
@@ -128,7 +151,9 @@ def evaluate(methods: dict[str, Upscale], folders: Iterable[str | os.PathLike[st
         scale: 2, 3 or 4.
 
     Raises:
-        ValueError: if an image cannot be read or is too small to be measured; the message names it.
+        UsageError: a folder holds no image.
+        ImageReadError: an image cannot be read.
+        InvalidImageError: an image is too small to be measured, or a method's result is of another size.
     """
     methods = {"bicubic": lambda lr: upsample_uint8(lr, scale).astype(np.float32), **methods}
     scores = []
@@ -153,8 +178,8 @@ def score_image(path: Path, dataset: str, methods: dict[str, Upscale], scale: in
             seconds = time.perf_counter() - started
             pair = (to_gray(sr), to_gray(hr)) if gray else (sr, hr)
             yield Score(name, dataset, path.name, psnr(*pair, scale), ssim(*pair, scale), round(seconds, 3))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Image {path}: {error}") from error
+    except InvalidImageError as error:
+        raise InvalidImageError(f"Image {path}: {error}") from error
 
 
 def summarise(scores: list[Score]) -> list[dict[str, Any]]:
@@ -206,7 +231,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def _run(arguments: argparse.Namespace) -> None:
     for written in (arguments.json, arguments.markdown):  # before an hour of measuring, not after it
         if written and not written.parent.is_dir():
-            raise ValueError(f"Folder {written.parent} does not exist. Create it first: mkdir -p {written.parent}")
+            raise UsageError(f"Folder {written.parent} does not exist. Create it first: mkdir -p {written.parent}")
     methods: dict[str, Upscale] = {}
     scale = arguments.scale
     for path in arguments.models:
@@ -214,7 +239,7 @@ def _run(arguments: argparse.Namespace) -> None:
             path, arguments.device, scale=arguments.scale, value_range=arguments.value_range
         )
         if scale not in (None, own_scale):
-            raise ValueError(f"Model {path} upscales x{own_scale}, not x{scale}. Evaluate each scale in its own run.")
+            raise UsageError(f"Model {path} upscales x{own_scale}, not x{scale}. Evaluate each scale in its own run.")
         scale, name = own_scale, path if Path(path).stem in methods else Path(path).stem
         methods[name] = upscale
         if arguments.self_ensemble:
@@ -225,21 +250,19 @@ def _run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"x{scale}, PSNR (dB) / SSIM on luma\n\n{table}")
     if arguments.json:
         content = {"scale": scale, "summary": summary, "scores": [asdict(score) for score in scores]}
-        write_whole_text(arguments.json, json.dumps(content, indent=1) + "\n")
+        write_text(arguments.json, json.dumps(content, indent=1) + "\n")
     if arguments.markdown:
-        write_whole_text(arguments.markdown, table)
+        write_text(arguments.markdown, table)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure as the flags say and print a Markdown table."""
-    arguments = _parse(argv)
     try:
-        _run(arguments)
-    except (CheckpointError, ValueError, OSError, RuntimeError) as error:
-        sys.stderr.write(f"ignn evaluate: {error}\n")
-        return 1
+        _run(_parse(argv))
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(f"Memory of the GPU ran out ({error}). Measure with --device cpu.") from error
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m train.evaluate", main))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from train.checkpoint import CheckpointError, load_checkpoint
+from runtime.atomic import atomic_path
+from runtime.errors import UsageError
+from train.checkpoint import load_checkpoint
 from train.config import IGNNConfig
 from train.data import read_rgb
 from train.embedding import VGGEmbedding
+from train.errors import CheckpointError
 from train.metrics import to_uint8
 from train.model import IGNN
 from train.neighbors import fold_neighbors
 from train.ops import windowed_knn
 from train.resize import downsample_bicubic, upsample_uint8
-from train.whole_file import whole_file
 
 _CAPTION_HEIGHT, _GAP = 16, 4
 
@@ -105,11 +106,28 @@ def side_by_side(pictures: dict[str, NDArray[np.uint8]], columns: int) -> Image.
     return sheet
 
 
-def _write(sheet: Image.Image, path: Path) -> None:
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"Invalid output ({path}). Give a file name that ends in .png, .webp or .jpg.")
-    with whole_file(path) as temporary:
-        sheet.save(temporary)
+def sheet_format(path: Path) -> str:
+    """Return Pillow's name of the format that a file name asks for.
+
+    Raises:
+        UsageError: Pillow writes no such format.
+    """
+    name = Image.registered_extensions().get(path.suffix.lower())
+    if name not in Image.SAVE:
+        raise UsageError(f"Invalid output ({path}). Give a file name that ends in .png, .webp or .jpg.")
+    return name
+
+
+def write_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a picture, whole or not at all, and say so.
+
+    Raises:
+        UsageError: Pillow writes no such format.
+        WriteError: the file cannot be written.
+    """
+    picture_format = sheet_format(path)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format=picture_format)
     sys.stdout.write(f"{path}: {sheet.width} x {sheet.height}\n")
 
 
@@ -127,16 +145,18 @@ def _graphagg_star(arguments: argparse.Namespace) -> None:
         f"bicubic x{arguments.scale}": upsample_uint8(lr, arguments.scale),
         f"GraphAgg* x{arguments.scale} (no learning)": to_uint8(tensor[0].permute(1, 2, 0).numpy()),
     }
-    _write(side_by_side(pictures, columns=2), Path(arguments.output))
+    write_sheet(side_by_side(pictures, columns=2), Path(arguments.output))
 
 
 def _feature_maps(arguments: argparse.Namespace) -> None:
     net, lr = load_checkpoint(arguments.model), read_rgb(arguments.image)
     if net.config.graph != "graphagg":
-        raise ValueError(f"Model {arguments.model} has no GraphAgg (graph = {net.config.graph!r}).")
+        raise CheckpointError(
+            f"Model {arguments.model} has no GraphAgg (graph = {net.config.graph!r}). Give a network that has one."
+        )
     size = (net.config.graph_scale * lr.shape[0], net.config.graph_scale * lr.shape[1])
     pictures = {name: _mean_response(features, size) for name, features in feature_maps(net, _to_tensor(lr)).items()}
-    _write(side_by_side(pictures, columns=3), Path(arguments.output))
+    write_sheet(side_by_side(pictures, columns=3), Path(arguments.output))
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -147,18 +167,6 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None
-) -> int:
-    arguments = parser.parse_args(argv)
-    try:
-        work(arguments)
-    except (CheckpointError, ValueError, OSError) as error:
-        sys.stderr.write(f"{parser.prog}: {error}\n")
-        return 1
-    return 0
-
-
 def graphagg_star_main(argv: list[str] | None = None) -> int:
     """Upscale an image by GraphAgg*, its picture beside bicubic's (`ignn graphagg-star`)."""
     parser = _parser(
@@ -167,9 +175,11 @@ def graphagg_star_main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=int, default=2, choices=(2, 3))
     parser.add_argument("--neighbors", type=int, default=5, metavar="K", help="patches averaged (default: 5)")
     parser.add_argument("--window", type=int, default=30, metavar="D", help="search window in patches (default: 30)")
-    return _command(_graphagg_star, parser, argv)
+    _graphagg_star(parser.parse_args(argv))
+    return 0
 
 
 def feature_maps_main(argv: list[str] | None = None) -> int:
     """Draw the features before and after aggregation (`ignn feature-maps`)."""
-    return _command(_feature_maps, _parser("feature-maps", "Draw mean responses before and after GraphAgg."), argv)
+    _feature_maps(_parser("feature-maps", "Draw mean responses before and after GraphAgg.").parse_args(argv))
+    return 0

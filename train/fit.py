@@ -17,10 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.checkpoint import FORMAT, CheckpointError, is_backbone, load_checkpoint, read_checkpoint, save_checkpoint
-from train.config import IGNNConfig
+from runtime.atomic import make_folder, remove_leftovers
+from runtime.cli import run_command
+from runtime.errors import UsageError
+from train.checkpoint import Checkpoint, RunState, read_checkpoint, read_weights, save_checkpoint
 from train.data import PatchSource, open_patches
 from train.distributed import ProcessGroup
+from train.errors import CheckpointError, TrainingError
 from train.fit_config import FitConfig, parse_config
 from train.graph_picture import GraphPicture, graph_loss
 from train.loader import Batch, BatchLoader
@@ -39,8 +42,9 @@ class Trainer:
     def __init__(self, config: FitConfig, source: PatchSource, group: ProcessGroup) -> None:
         self.config, self.source, self.group, self.step = config, source, group, 0
         torch.manual_seed(config.seed)
-        net = _initial_network(config)
-        if _begins_at_backbone(config):
+        start = read_checkpoint(config.start) if config.start else None
+        net = _initial_network(config, start)
+        if start is not None and start.stage == "backbone" and config.graph_is_new:
             pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
         self.net = net.to(group.device)
         # No torch.compile: on a CPU it saves the backbone no time, and PyTorch 2.13's assumes wrong strides for the
@@ -96,26 +100,25 @@ class Trainer:
         """Write the averaged network and everything that a resumed run needs.
 
         Raises:
-            FloatingPointError: if the weights are no longer finite; the file is left as it was.
-            OSError: if the file cannot be written; likewise.
+            TrainingError: the weights are no longer finite; the file is left as it was.
+            WriteError: the file cannot be written; it is left as it was.
         """
         if not all(bool(p.isfinite().all()) for p in self.parameters):
-            raise FloatingPointError(f"Weights are not finite at step {self.step}. {path} is left as it was.")
-        try:
-            save_checkpoint(
-                self.averaged_network(),
-                path,
-                fit=vars(self.config),
-                data_sha256=self.source.checksum,
-                step=self.step,
-                raw_weights=self.net.state_dict(),
-                optimizer=self.optimizer.state_dict(),
-                graph_picture=self.graph_picture.state_dict() if self.graph_picture else {},
-                versions={"torch": str(torch.__version__), "numpy": np.__version__},
-                processes=self.group.size,
+            raise TrainingError(
+                f"Weights are not finite at step {self.step}. {path} is left as it was: lower --learning-rate, or set "
+                "--clip, and run the command again."
             )
-        except RuntimeError as error:  # PyTorch's writer says so, of a full disk
-            raise OSError(f"{path} cannot be written ({error}). It is left as it was.") from error
+        run = RunState(
+            fit=vars(self.config),
+            step=self.step,
+            raw_weights=self.net.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            data_sha256=self.source.checksum,
+            versions={"torch": str(torch.__version__), "numpy": np.__version__},
+            graph_picture=self.graph_picture.state_dict() if self.graph_picture else {},
+            processes=self.group.size,
+        )
+        save_checkpoint(self.averaged_network(), path, run=run)
 
     def resume(self, path: Path) -> list[str]:
         """Take up where the checkpoint stopped.
@@ -124,39 +127,42 @@ class Trainer:
             What makes the rest of the run another than it would have been unbroken.
 
         Raises:
-            CheckpointError: if it is of another network or stage.
+            CheckpointError: it is of another network, stage or optimiser.
         """
-        state = read_checkpoint(path)
-        if "raw_weights" not in state:
+        checkpoint = read_checkpoint(path)
+        run = checkpoint.run
+        if run is None:
             raise CheckpointError(f"Checkpoint {path} holds no run to resume. Use --start {path} and another --output.")
-        if IGNNConfig.from_dict(state["config"]) != self.net.config or state["fit"]["stage"] != self.config.stage:
-            raise CheckpointError(
-                f"Checkpoint {path} is of another network or stage ({state['config']}, {state['fit']['stage']}). "
-                f"Use another --output, and --start {path} to begin with its weights."
-            )
-        if bool(state["fit"].get("muon")) != bool(self.config.muon):
-            raise CheckpointError(
-                f"Checkpoint {path} is of a run with muon = {state['fit'].get('muon', 0.0)}, not {self.config.muon}: "
-                f"other optimisers. Use another --output, and --start {path} to begin with its weights."
-            )
-        if (state["fit"].get("graph_loss", 0.0) > 0) != (self.config.graph_loss > 0):
-            raise CheckpointError(
-                f"Checkpoint {path} is of a run with graph_loss = {state['fit'].get('graph_loss', 0.0)}, not "
-                f"{self.config.graph_loss}. Use another --output, and --start {path} to begin with its weights."
-            )
-        self.net.load_state_dict(state["raw_weights"])
+        self._check_same_run(checkpoint, run)
+        self.net.load_state_dict(run.raw_weights)
         if self.graph_picture:
-            self.graph_picture.load_state_dict(state["graph_picture"])
-        for name, value in state["weights"].items():
+            self.graph_picture.load_state_dict(run.graph_picture)
+        for name, value in checkpoint.weights.items():
             self.average[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.optimizer.load_state_dict(run.optimizer)
+        self.step = run.step
         notes = []
-        if state["data_sha256"] != self.source.checksum:
+        if run.data_sha256 != self.source.checksum:
             notes.append("the training images are others than before")
-        if state.get("processes", 1) * state["fit"]["batch"] != self.group.size * self.config.batch:
+        if run.processes * run.fit["batch"] != self.group.size * self.config.batch:
             notes.append("the batch is another than before")
         return notes
+
+    def _check_same_run(self, checkpoint: Checkpoint, run: RunState) -> None:
+        """Raise if the weights are not those of this network, or the optimiser's state not of these optimisers."""
+        advice = f"Use another --output, and --start {checkpoint.path} to begin with its weights."
+        if checkpoint.config != self.net.config or checkpoint.stage != self.config.stage:
+            raise CheckpointError(
+                f"Checkpoint {checkpoint.path} is of another network or stage ({checkpoint.config.to_dict()}, "
+                f"{checkpoint.stage}). {advice}"
+            )
+        for name in ("muon", "graph_loss"):  # both may change along a run, but not begin or end
+            before, now = run.fit.get(name, 0.0), getattr(self.config, name)
+            if bool(before) != bool(now):
+                raise CheckpointError(
+                    f"Checkpoint {checkpoint.path} is of a run with {name} = {before}, not {now}: other optimisers. "
+                    f"{advice}"
+                )
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
@@ -168,47 +174,40 @@ def learning_rate(config: FitConfig, step: int) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step % config.period) / config.period)))
 
 
-def _initial_network(config: FitConfig) -> IGNN:
+def _initial_network(config: FitConfig, start: Checkpoint | None) -> IGNN:
+    """Return a network with the weights that the run starts from; what no file gives is random."""
     net = IGNN(config.net)
-    if config.start:
+    if start is not None:
         own = net.state_dict()
-        started = load_checkpoint(config.start).state_dict()
-        fitting = {name: value for name, value in started.items() if name in own and value.shape == own[name].shape}
+        fitting = {
+            name: value for name, value in start.weights.items() if name in own and value.shape == own[name].shape
+        }
         if not any(name.startswith("body") for name in fitting):
-            raise CheckpointError(f"Checkpoint {config.start} fits no block of this network: another width or preset?")
+            raise CheckpointError(f"Checkpoint {start.path} fits no block of this network: another width or preset?")
         net.load_state_dict(own | fitting)
-        if config.stage == "backbone" and not is_backbone(config.start):
+        if config.stage == "backbone" and start.stage == "whole":
             take_backbone_out(net)
     if config.embedding:
         _load_embedding(net, config.embedding)
-    elif config.stage == "whole" and net.config.graph != "none" and not _has_embedding(config.start):
-        raise ValueError("The graph needs VGG19's weights. Give --embedding FILE (torchvision's vgg19 names).")
+    elif config.stage == "whole" and net.config.graph != "none" and not (start and start.has_embedding):
+        raise UsageError("The graph needs VGG19's weights. Give --embedding FILE (torchvision's vgg19 names).")
     return net
-
-
-def _begins_at_backbone(config: FitConfig) -> bool:
-    """Return whether the graph is new: a whole network that starts from a backbone."""
-    if not config.start or config.stage != "whole" or config.net.graph not in ("graphagg", "same-scale"):
-        return False
-    return is_backbone(config.start)
 
 
 def _load_embedding(net: IGNN, path: str) -> None:
     names = {f"features.{number}.{kind}": f"model.{number}.{kind}" for number in (0, 2) for kind in ("weight", "bias")}
-    content = read_checkpoint(path)
-    missing = sorted(set(names) - set(content))
-    if missing:
-        raise CheckpointError(f"{path} is no VGG19 of torchvision's: {', '.join(missing)} missing.")
-    net.embedding.load_state_dict({own: content[name] for name, own in names.items()}, strict=False)
-
-
-def _has_embedding(start: str) -> bool:
-    """Return whether a checkpoint's embedding is VGG19's, not a random one that its stage never used."""
-    if not start:
-        return False
-    content = read_checkpoint(start)
-    fit = content.get("fit", {"stage": "whole"})
-    return content.get("format") != FORMAT or fit["stage"] == "whole" or bool(fit["embedding"])
+    content, own = read_weights(path), net.embedding.state_dict()
+    wrong = [
+        name
+        for name, ours in names.items()
+        if not isinstance(content.get(name), Tensor) or content[name].shape != own[ours].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} is no VGG19 of torchvision's: {', '.join(wrong)} missing or of another shape. "
+            "Give --embedding the file of torchvision's vgg19."
+        )
+    net.embedding.load_state_dict({ours: content[name] for name, ours in names.items()}, strict=False)
 
 
 class _StopRequest:
@@ -235,7 +234,7 @@ class _StopRequest:
 def run(config: FitConfig, group: ProcessGroup, stop: _StopRequest) -> str:
     """Train until done or stopped; return what to tell the user."""
     output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     held_out = 0 if config.validation else config.held_out
     if group.rank == 0:  # the first decodes, the others open what it made
         source = open_patches(config.data, config.scale, config.patch, output.parent / "cache", held_out)
@@ -248,8 +247,7 @@ def run(config: FitConfig, group: ProcessGroup, stop: _StopRequest) -> str:
     group.wait()  # until all have read the checkpoint
     monitor = validation = None
     if group.rank == 0:
-        for leftover in output.glob(".last.*.tmp.pt"):
-            leftover.unlink()
+        remove_leftovers(last)
         validation, monitor = Validation(config, source), Monitor(config, trainer.step, group.size)
         _describe(source, len(validation.pairs), group, notes)
     try:
@@ -315,22 +313,17 @@ def _describe(source: PatchSource, validated: int, group: ProcessGroup, notes: l
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say; resume if the output folder holds a run."""
+    config = parse_config(argv)
+    stop = _StopRequest(config.time_limit)
     try:
-        config = parse_config(argv)
-        stop = _StopRequest(config.time_limit)
-        try:
-            group = ProcessGroup(config.device)
-            if group.device.type == "cuda":
-                torch.backends.cudnn.benchmark = True
-            message = run(config, group, stop)
-        finally:
-            stop.forget()
-    except (CheckpointError, ValueError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"ignn train: {error}\n")
-        return 1
+        group = ProcessGroup(config.device)
+        if group.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        message = run(config, group, stop)
     except torch.OutOfMemoryError as error:
-        sys.stderr.write(f"ignn train: {error}\nUse a smaller --batch or --patch.\n")
-        return 1
+        raise TrainingError(f"Memory ran out ({error}). Use a smaller --batch or --patch.") from error
+    finally:
+        stop.forget()
     if group.rank == 0:
         sys.stdout.write(message + "\n")
     group.close()
@@ -338,4 +331,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m train.fit", main))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from runtime.errors import UsageError
 from train.config import IGNNConfig
 
 
@@ -18,7 +19,7 @@ class FitConfig:
     The defaults are the paper's recipe. `network` is a table in the file and `--network KEY=VALUE` as a flag.
 
     Raises:
-        ValueError: if a value is outside what the field accepts.
+        UsageError: a value is outside what the field accepts.
     """
 
     data: str = ""
@@ -88,28 +89,28 @@ class FitConfig:
         choices = {"stage": ("backbone", "whole"), "schedule": ("halving", "cosine")}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
-                raise ValueError(
+                raise UsageError(
                     f"Invalid {name} ({getattr(self, name)!r}). Supported values are {', '.join(accepted)}."
                 )
         for name in ("batch", "patch", "period", "workers", "validate_every", "log_every", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
+                raise UsageError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
         for name in ("steps", "warmup", "muon", "graph_loss", "clip", "held_out", "time_limit", "seed"):
             if getattr(self, name) < 0:
-                raise ValueError(f"Invalid {name} ({getattr(self, name)}). It must be at least 0.")
+                raise UsageError(f"Invalid {name} ({getattr(self, name)}). It must be at least 0.")
         if not 0 <= self.ema < 1:
-            raise ValueError(f"Invalid ema ({self.ema}). It must be at least 0 and below 1.")
+            raise UsageError(f"Invalid ema ({self.ema}). It must be at least 0 and below 1.")
         if not self.learning_rate > 0:
-            raise ValueError(f"Invalid learning_rate ({self.learning_rate}). It must be above 0.")
+            raise UsageError(f"Invalid learning_rate ({self.learning_rate}). It must be above 0.")
         if self.graph_loss and (self.stage != "whole" or self.net.graph != "graphagg"):
-            raise ValueError(
+            raise UsageError(
                 f"Invalid graph_loss ({self.graph_loss}). Only the whole network with graph = graphagg has HR features "
                 "of a graph; use 0."
             )
         if not self.data:
-            raise ValueError("Invalid data (''). Give the folder of photographs: --data FOLDER.")
+            raise UsageError("Invalid data (''). Give the folder of photographs: --data FOLDER.")
         if self.patch < self.net.minimum_size:
-            raise ValueError(
+            raise UsageError(
                 f"Invalid patch ({self.patch}). This network needs at least {self.net.minimum_size} pixels."
             )
 
@@ -118,12 +119,17 @@ class FitConfig:
         """Configuration of the network to train."""
         return IGNNConfig.preset(self.preset, scale=self.scale, **self.network)
 
+    @property
+    def graph_is_new(self) -> bool:
+        """Whether a graph is trained that a backbone does not have."""
+        return self.stage == "whole" and self.net.graph in ("graphagg", "same-scale")
+
 
 def parse_config(argv: list[str] | None) -> FitConfig:
     """Read flags over `--config` file over defaults.
 
     Raises:
-        ValueError: if a key of the file is unknown or a value is of the wrong type or out of range.
+        UsageError: the file cannot be read, a key of it is unknown, or a value is of the wrong type or out of range.
     """
     types = get_type_hints(FitConfig)
     parser = argparse.ArgumentParser(
@@ -150,19 +156,19 @@ def parse_config(argv: list[str] | None) -> FitConfig:
 
 def _read_file(path: str) -> dict[str, Any]:
     try:
-        values = tomllib.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Configuration {path} cannot be read: {error}.") from error
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # the second: not TOML, or not UTF-8
+        raise UsageError(f"Configuration {path} cannot be read: {error}.") from error
     types = get_type_hints(FitConfig)
     unknown = sorted(set(values) - set(types))
     if unknown:
-        raise ValueError(f"Unknown key ({', '.join(unknown)}) in {path}. Keys are {', '.join(sorted(types))}.")
+        raise UsageError(f"Unknown key ({', '.join(unknown)}) in {path}. Keys are {', '.join(sorted(types))}.")
     for name, value in values.items():
         expected = dict if name == "network" else types[name]
         if expected is float and type(value) is int:
             values[name] = float(value)
         elif type(value) is not expected:
-            raise ValueError(f"Invalid {name} ({value!r}) in {path}. It must be of type {expected.__name__}.")
+            raise UsageError(f"Invalid {name} ({value!r}) in {path}. It must be of type {expected.__name__}.")
     return values
 
 

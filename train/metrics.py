@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import InvalidImageError
+from runtime.pictures.psnr import psnr_db
+
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
 """BT.601: R, G, B in 0..255 to Y in 16..235."""
 _SSIM_SIDE, _SSIM_SIGMA = 11, 1.5
@@ -37,11 +40,9 @@ def psnr(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
         border: pixels to leave out at each side; the scale, by the protocol.
 
     Raises:
-        ValueError: if the sizes differ or nothing is left within the border.
+        InvalidImageError: the sizes differ or nothing is left within the border.
     """
-    y_sr, y_hr = _inner_luma(sr, hr, border, least=1)
-    error = float(np.mean(np.square(y_sr - y_hr)))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+    return psnr_db(*_inner_luma(sr, hr, border, least=1))
 
 
 def ssim(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
@@ -52,7 +53,7 @@ def ssim(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
         border: pixels to leave out at each side; the scale, by the protocol.
 
     Raises:
-        ValueError: if the sizes differ or less than 11 x 11 pixels are left within the border.
+        InvalidImageError: the sizes differ or less than 11 x 11 pixels are left within the border.
     """
     x, y = _inner_luma(sr, hr, border, least=_SSIM_SIDE)
     mean_x, mean_y = _blur(x), _blur(y)
@@ -66,10 +67,12 @@ def _inner_luma(
     sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, least: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if sr.shape != hr.shape:
-        raise ValueError(f"Images of different shape ({sr.shape} and {hr.shape}). Crop HR to a multiple of the scale.")
+        raise InvalidImageError(
+            f"Images of different shape ({sr.shape} and {hr.shape}). Crop HR to a multiple of the scale."
+        )
     height, width = (size - 2 * border for size in hr.shape[:2])
     if min(height, width) < least:
-        raise ValueError(
+        raise InvalidImageError(
             f"Image too small ({hr.shape[1]} x {hr.shape[0]} pixels). Without {border} at each border "
             f"at least {least} x {least} must be left."
         )

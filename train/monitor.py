@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from runtime.atomic import write_text
 from runtime.clone import install_command
+from runtime.errors import UsageError, WriteError
 from train.data import PatchSource, list_images, make_lr, read_rgb
+from train.errors import TrainingError
 from train.fit_config import FitConfig
 from train.metrics import psnr, to_uint8
 from train.model import IGNN
 from train.resize import upsample_uint8
-from train.whole_file import whole_file
 
 _SIDE = 192
 """Longest side of what is validated of an image, in LR pixels: its center."""
@@ -68,7 +70,8 @@ class Monitor:
         processes: how many share the run, for the count of images.
 
     Raises:
-        ValueError: if TensorBoard is asked for and not installed.
+        UsageError: TensorBoard is asked for and not installed.
+        WriteError: the log cannot be written.
     """
 
     def __init__(self, config: FitConfig, first_step: int, processes: int) -> None:
@@ -77,8 +80,7 @@ class Monitor:
         self._log = Path(config.output) / "log.jsonl"
         records = self._log.read_text().splitlines(keepends=True) if self._log.exists() else []
         kept = [line for line in records if line.endswith("\n") and json.loads(line)["step"] <= first_step]
-        with whole_file(self._log) as temporary:
-            temporary.write_text("".join(kept))
+        write_text(self._log, "".join(kept))
         self._board = _open_board(config, first_step) if config.tensorboard else None
         interval = 1 if sys.stderr.isatty() else 30
         self._bar = tqdm(total=config.steps, initial=first_step, unit="step", mininterval=interval, dynamic_ncols=True)
@@ -102,8 +104,11 @@ class Monitor:
 
     def record(self, step: int, **values: float) -> None:
         """Add a line to the log and points to TensorBoard's curves."""
-        with self._log.open("a") as log:
-            log.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            with self._log.open("a") as log:
+                log.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise WriteError(f"Cannot write {self._log}: {error.strerror or error}. Make room there.") from error
         for name, value in values.items():
             if self._board:
                 self._board.add_scalar(name, value, step)
@@ -127,12 +132,12 @@ def check_finite(losses: Tensor, first_step: int) -> list[float]:
     """Return losses as numbers.
 
     Raises:
-        FloatingPointError: if one is not finite; the message says what to change.
+        TrainingError: one is not finite; the message says what to change.
     """
     values: list[float] = losses.tolist()
     for step, value in enumerate(values, first_step):
         if not np.isfinite(value):
-            raise FloatingPointError(
+            raise TrainingError(
                 f"Loss is {value} at step {step}. The last good checkpoint is kept: lower --learning-rate, "
                 "or set --clip, and run the command again."
             )
@@ -149,7 +154,7 @@ def _open_board(config: FitConfig, first_step: int) -> Any:  # noqa: ANN401 - it
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError(
+        raise UsageError(
             f"TensorBoard is not installed. Run: {install_command('train')}, or add --no-tensorboard"
         ) from error
     return SummaryWriter(Path(config.output) / "tensorboard", purge_step=first_step or None)

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from runtime.cli import run_command
-from runtime.errors import ImageReadError, UsageError
+from runtime.errors import UsageError
 from train.checkpoint import load_checkpoint
 from train.config import PATCH, STRIDE
 from train.data import read_rgb
-from train.figures import side_by_side
+from train.figures import sheet_format, side_by_side, write_sheet
 from train.metrics import to_uint8
 from train.model import IGNN
-from train.whole_file import whole_file
 
 MODEL = Path(__file__).resolve().parent / "weights" / "ignn-s-x2.pt"
 _MARGIN = 6
@@ -163,26 +162,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="picture to write")
     parser.add_argument("--model", type=Path, default=MODEL, metavar="CHECKPOINT", help="default: ignn-s-x2's weights")
     arguments = parser.parse_args(argv)
-    if arguments.output.suffix.lower() not in Image.registered_extensions():
-        raise UsageError(f"Invalid output ({arguments.output}). Give a file name that ends in .png, .webp or .jpg.")
-    try:
-        image = read_rgb(arguments.image)
-    except (OSError, ValueError) as error:
-        raise ImageReadError(f"{arguments.image} cannot be read as an image ({error}). Give a photograph.") from error
+    sheet_format(arguments.output)
+    image = read_rgb(arguments.image)
     x, y = _place(arguments.at, image)
     net = load_checkpoint(arguments.model)
     if net.config.graph != "graphagg":
         raise UsageError(f"Invalid --model ({arguments.model}): it has no GraphAgg (graph = {net.config.graph!r}).")
     found, scale = find(net, image, x, y), net.config.graph_scale
     sheet = draw(image, found, scale)
-    with whole_file(arguments.output) as temporary:
-        sheet.save(temporary)
     query_row, query_column = found.query
     sys.stdout.write(f"query: 3 x 3 pixels at {query_column},{query_row}\n")
     for (row, column), lr, hr in zip(found.keys, found.lr_weights, found.hr_weights, strict=True):
         side = PATCH * scale
         sys.stdout.write(f"{side} x {side} at {scale * column},{scale * row}: weight {lr:.3f} LR, {hr:.3f} HR\n")
-    sys.stdout.write(f"{arguments.output}: {sheet.width} x {sheet.height}\n")
+    write_sheet(sheet, arguments.output)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from runtime.errors import UsageError
 from train.fit_config import FitConfig
 from train.model import IGNN
 
@@ -26,7 +27,7 @@ class Optimizer:
         others: parameters outside the network, for Adam.
 
     Raises:
-        ValueError: if Muon is asked for and this PyTorch has none.
+        UsageError: Muon is asked for and this PyTorch has none.
     """
 
     def __init__(self, net: IGNN, config: FitConfig, others: Iterable[nn.Parameter] = ()) -> None:
@@ -40,7 +41,7 @@ class Optimizer:
         self._optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"adam": (adam, config.learning_rate)}
         if config.muon:
             if not hasattr(torch.optim, "Muon"):
-                raise ValueError(
+                raise UsageError(
                     f"Muon needs PyTorch 2.9; this is {torch.__version__}. Run: pip install 'torch>=2.9,<2.14'"
                 )
             muon = torch.optim.Muon([matrix.values for matrix in self._matrices], lr=config.muon, weight_decay=0.0)

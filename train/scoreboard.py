@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from runtime.atomic import make_folder, write_text
 from runtime.cli import run_command
 from runtime.errors import UsageError
 from runtime.models import FOLDER as MODELS
@@ -26,7 +27,6 @@ from runtime.models import bundled_models
 from train.data import list_images
 from train.evaluate import Upscale, load_upscaler, score_image, self_ensemble
 from train.resize import upsample_uint8
-from train.whole_file import write_whole_text
 
 SCORES = Path(__file__).resolve().parent / "scores" / "scoreboard.json"
 
@@ -207,11 +207,11 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(f"Folder {folder} does not exist. Give a folder of HR images, e.g. Set5.")
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f"Invalid --limit ({arguments.limit}). It must be at least 1.")
-    arguments.run.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.run)
     journal = Journal(arguments.run / "scores.jsonl")
     measure(methods, arguments.data, journal, arguments.limit)
     rows = _merged(summarise(journal), arguments.output)
-    write_whole_text(arguments.output, dump(rows))
+    write_text(arguments.output, dump(rows))
     sys.stdout.write(f"{arguments.output}: {len(rows)} means. Tables: python -m train.scoreboard_table\n")
     return 0
 

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runtime.atomic import write_text
 from runtime.cli import run_command
 from runtime.errors import IgnnError
 from runtime.models import FOLDER as MODELS
 from runtime.models import bundled_models
 from train.scoreboard import SCORES
-from train.whole_file import write_whole_text
 
 QUOTED = SCORES.with_name("quoted.json")
 PAGE = SCORES.with_name("README.md")
@@ -98,7 +98,7 @@ def _replaced(path: Path, section: str) -> str:
 def main() -> int:
     """Write all pages."""
     for path, text in pages().items():
-        write_whole_text(path, text)
+        write_text(path, text)
         sys.stdout.write(f"{path}\n")
     return 0
 

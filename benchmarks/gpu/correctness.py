@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.gpu.report import require_gpu, write
+from runtime.cli import run_command
 
 
 class Outcomes:
@@ -40,4 +41,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks.gpu.correctness", main))

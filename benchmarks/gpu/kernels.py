@@ -9,6 +9,7 @@ copy; both rates are measured first. Writes benchmarks/gpu/results/kernels_<gpu>
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from benchmarks.gpu import plain
 from benchmarks.gpu.report import require_gpu, write
 from plugins.torch_ops import register
+from runtime.cli import run_command
 
 E, C, K, WINDOW, EPS = 64, 256, 5, 30, 1e-5
 SIZES = [(256, 256), (540, 960)]
@@ -140,7 +142,7 @@ def run_adapn_gather(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
 
 
 def register_kernels(argv: list[str] | None, description: str | None) -> None:
-    """Register the kernels of the library that the command line names; end the program where there is no GPU."""
+    """Register the kernels of the library that the command line names; raise where there is no GPU."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, help="libignn_kernels.so; default: in build/")
     arguments = parser.parse_args(argv)
@@ -164,4 +166,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks.gpu.kernels", main))

@@ -9,6 +9,7 @@ convolutions alone; and then, both without a CUDA graph, beside the version that
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from benchmarks.baseline import straightforward
 from benchmarks.gpu.kernels import compare, measure, register_kernels
 from benchmarks.gpu.report import write
 from benchmarks.graph_overhead import convolutions
+from runtime.cli import run_command
+from runtime.pictures.psnr import psnr_db
 from train import IGNN
 
 SIZES = [(270, 480), (540, 960)]
@@ -67,7 +70,7 @@ def photograph(height: int, width: int) -> Tensor:
 
 def psnr(image: Tensor, reference: Tensor) -> float:
     """Return the PSNR of two pictures in dB, peak 255."""
-    return float(20 * torch.log10(255 / (image - reference).square().mean().sqrt()))
+    return psnr_db(image.cpu().numpy(), reference.cpu().numpy())
 
 
 def measure_network(name: str, net: IGNN, height: int, width: int) -> dict[str, Any]:
@@ -125,4 +128,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks.gpu.networks", main))

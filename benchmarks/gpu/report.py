@@ -10,13 +10,21 @@ from typing import Any
 
 import torch
 
+from runtime.errors import BackendUnavailableError
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def require_gpu() -> None:
-    """End the program with a message where there is no CUDA device."""
+    """Check that there is a CUDA device.
+
+    Raises:
+        BackendUnavailableError: there is none.
+    """
     if not torch.cuda.is_available():
-        sys.exit(f"No CUDA device (PyTorch {torch.__version__}). Run this on a machine with an NVIDIA GPU.")
+        raise BackendUnavailableError(
+            f"No CUDA device (PyTorch {torch.__version__}). Run this on a machine with an NVIDIA GPU."
+        )
 
 
 def environment() -> dict[str, Any]:

@@ -10,6 +10,7 @@ engine that the library refuses is listed with its message. Writes benchmarks/gp
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from runtime.backends.engine_build import BuildRequest, Profile, build_engine
 from runtime.backends.ort import OrtBackend
 from runtime.backends.plugin_library import check_plugin
 from runtime.backends.trt import TrtBackend
+from runtime.cli import run_command
 from runtime.errors import IgnnError
 
 CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
@@ -77,4 +79,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks.gpu.rtx_engine", main))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..atomic import atomic_path
 from ..errors import BackendUnavailableError, EngineBuildError, UsageError
+from ..metadata import Key
 from .onnx_file import read_facts
 from .plugin_library import build_command
 from .tensorrt_library import NAMES, Flavor, parser_environment
@@ -122,7 +123,7 @@ def build_engine(model: bytes, request: BuildRequest, output: Path, *, source: s
                 "output": str(built),
                 "request": asdict(request),
                 "operator_calls": sum(facts.operator_calls.values()),
-                "precision": facts.properties.get("ignn.precision"),
+                "precision": facts.properties.get(Key.PRECISION),
             }
             (folder / "request.json").write_text(json.dumps(task, default=str))
             report = _run_child(request, folder, source=source, quiet=quiet)

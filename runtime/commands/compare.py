@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InvalidImageError, UsageError
+from ..pictures import psnr as metrics
 from ..pictures.picture import LUMA, Picture, eight_bits, flattened, from_pil
 from ..pictures.read import ImageFile, read_file, read_still
 from ..pictures.write import write_file
@@ -44,8 +45,7 @@ def bicubic(label: str, picture: Picture, size: tuple[int, int]) -> Entry:
 
 def psnr_db(a: Entry, b: Entry) -> float:
     """PSNR of luma (BT.601, 0..255 range, all pixels) in dB; infinite for equal pictures."""
-    error = float(np.mean((_luma(a) - _luma(b)) ** 2))
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    return metrics.psnr_db(_luma(a), _luma(b))
 
 
 def largest_difference(entries: list[Entry], crop: int) -> tuple[int, int]:

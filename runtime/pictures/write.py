@@ -112,7 +112,7 @@ def write_file(content: ImageFile, path: Path, options: WriteOptions | None = No
     options = options or WriteOptions()
     target = format_of(path)
     frames = _checked(content, str(path), target, options)
-    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+    with atomic_path(path, error=ImageWriteError) as temporary, temporary.open("w+b") as file:
         _encode(file, frames, content, str(path), target, options)
 
 

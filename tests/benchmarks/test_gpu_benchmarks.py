@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import baseline, graph_overhead, subjects
 from benchmarks.gpu import correctness, kernels, networks, plain, rtx_engine
+from runtime.errors import BackendUnavailableError
 from train import ops
 
 
@@ -51,5 +52,5 @@ def test_networks_in_half_are_the_network() -> None:
     [(kernels.main, []), (correctness.main, []), (networks.main, []), (rtx_engine.main, ["model.onnx"])],
 )
 def test_without_a_gpu_they_say_so(main: Callable[[list[str]], int], arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match="No CUDA device"):
+    with pytest.raises(BackendUnavailableError, match="No CUDA device"):
         main(arguments)

@@ -211,10 +211,10 @@ def test_a_cards_cell_may_be_not_measured(tmp_path: Path) -> None:
     assert scores == {model.name: model.psnr_y_db, "bicubic": dict.fromkeys(sets)}
 
 
-def test_errors_are_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_messages(tmp_path: Path) -> None:
     (tmp_path / "memory.json").write_text("no JSON")
-    assert main(["memory", "--output", str(tmp_path)]) == 1
-    assert "Delete it and measure again" in capsys.readouterr().err
+    with pytest.raises(ResultsError, match="Delete it and measure again"):
+        main(["memory", "--output", str(tmp_path)])
     with pytest.raises(SystemExit):
         main(["no_such_benchmark"])
 

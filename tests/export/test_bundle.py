@@ -11,8 +11,9 @@ from PIL import Image
 
 from export import bundle
 from runtime import models
+from runtime.cli import run_command
 from train import IGNN, IGNNConfig, load_checkpoint, save_checkpoint
-from train.checkpoint import is_backbone
+from train.checkpoint import read_checkpoint
 from train.evaluate import load_upscaler
 
 
@@ -31,9 +32,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(folders: Path, *more: str) -> int:
-    return bundle.main(
-        ["--checkpoint", str(folders / "net.pt"), "--name", "tiny-x2", "--data", str(folders / "Tiny"), *more]
-    )
+    arguments = ["--checkpoint", str(folders / "net.pt"), "--name", "tiny-x2", "--data", str(folders / "Tiny"), *more]
+    return run_command("python -m export.bundle", lambda: bundle.main(arguments))
 
 
 def assert_kept(original: Path, kept: Path) -> None:
@@ -55,10 +55,10 @@ def test_file_entry_and_checkpoint_belong_together(folders: Path, capsys: pytest
 
 def test_the_backbone_it_began_at(folders: Path) -> None:
     net = load_checkpoint(folders / "net.pt")
-    save_checkpoint(net, folders / "edsr.pt", fit={"stage": "backbone"})
+    save_checkpoint(net, folders / "edsr.pt", stage="backbone")
     assert run(folders, "--backbone", str(folders / "edsr.pt")) == 0
     kept = folders / "weights" / "tiny-x2-backbone.pt"
-    assert is_backbone(kept)
+    assert read_checkpoint(kept).stage == "backbone"
     assert_kept(folders / "edsr.pt", kept)
     lr = torch.rand(1, 3, 12, 12) * 255
     torch.testing.assert_close(
@@ -91,7 +91,7 @@ def test_a_whole_network_without_its_graph(folders: Path) -> None:
 
 def test_a_backbone_is_bundled_as_a_plain_model(folders: Path) -> None:
     net = load_checkpoint(folders / "net.pt")
-    save_checkpoint(net, folders / "net.pt", fit={"stage": "backbone"})
+    save_checkpoint(net, folders / "net.pt", stage="backbone")
     assert run(folders) == 0
     (model,) = models.bundled_models()
     assert model.kind == "plain"
@@ -100,7 +100,7 @@ def test_a_backbone_is_bundled_as_a_plain_model(folders: Path) -> None:
     expected = net.forward_backbone(torch.from_numpy(lr).permute(2, 0, 1)[None].float())
     np.testing.assert_allclose(upscale(lr), expected[0].permute(1, 2, 0).detach(), atol=0.5)
     # Whoever trains on begins at a backbone, whose graph is random.
-    assert is_backbone(folders / "weights" / "tiny-x2.pt")
+    assert read_checkpoint(folders / "weights" / "tiny-x2.pt").stage == "backbone"
     kept = (folders / "weights" / "tiny-x2.pt").read_bytes()
 
     # From the kept weights: the same model, and nothing is kept twice.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
+from export.check import ExportError
 from export.memory import measure_bytes_per_pixel
 
 
@@ -32,5 +33,5 @@ def test_maps_that_live_at_once_are_counted_whatever_this_process_holds(tmp_path
 
 def test_what_cannot_be_run_is_an_error(tmp_path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
-    with pytest.raises(OSError, match="Measuring the memory"):
+    with pytest.raises(ExportError, match="Measuring the memory"):
         measure_bytes_per_pixel(tmp_path / "m.onnx")

@@ -19,14 +19,19 @@ import onnx
 from graph_networks import graph_network
 
 from export import to_engine
-from export.to_engine import main
 from runtime.backends import engine_build, tensorrt_library
 from runtime.backends.gpus import list_gpus
+from runtime.cli import run_command
 from runtime.models import BundledModel, bundled_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RTX = ["--backend", "tensorrt-rtx", "--compute-capability", "8.6"]
 SIZES = ["--min", "1x32x32", "--max", "2x65x80"]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command as a user does: errors are printed, and the exit code is returned."""
+    return run_command("ignn build", lambda: to_engine.main(arguments))
 
 
 @pytest.fixture(scope="session")

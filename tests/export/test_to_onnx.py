@@ -15,16 +15,23 @@ import onnxruntime
 import pytest
 import torch
 
+from export import to_onnx
 from export.check import ExportError, sample
 from export.precision import round_weights
-from export.to_onnx import export_onnx, main
+from export.to_onnx import export_onnx
 from runtime import SuperResolver
+from runtime.cli import run_command
 from train import IGNN, IGNNConfig, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = {"fp32": (2, {}), "fp32 with half weights": (3, {"weights": "fp16"}), "fp16": (4, {"precision": "fp16"})}
 """Scale and arguments of the three exports that the tests share: tracing takes most of their time."""
 Exported = Callable[[str], tuple[IGNN, Path]]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command as a user does: errors are printed, and the exit code is returned."""
+    return run_command("ignn export", lambda: to_onnx.main(arguments))
 
 
 def network(scale: int = 2) -> IGNN:
@@ -50,7 +57,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def test_a_backbone_is_exported_as_a_network_without_a_graph(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], scale: int
 ) -> None:
-    save_checkpoint(network(scale), tmp_path / "edsr.pt", fit={"stage": "backbone"})
+    save_checkpoint(network(scale), tmp_path / "edsr.pt", stage="backbone")
     paths = ["--checkpoint", str(tmp_path / "edsr.pt"), "--output", str(tmp_path / "edsr.onnx")]
     assert main([*paths, "--precision", "fp16" if scale == 4 else "fp32"]) == 0
     assert "plain EDSR" in capsys.readouterr().out

@@ -13,12 +13,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("polygraphy")
 
 from export import to_onnx, verify  # noqa: E402
+from runtime.cli import run_command  # noqa: E402
 from runtime.errors import BackendUnavailableError  # noqa: E402
 
 METADATA = {
     "format": "1", "name": "test", "scale": "2", "graph_scale": "2", "window": "3", "value_range": "0..255",
     "color": "RGB", "halo": "4", "tile_multiple": "4", "precision": "fp32", "bytes_per_pixel": "100",
 }  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command as a user does: errors are printed, and the exit code is returned."""
+    return run_command("ignn verify", lambda: verify.main(arguments))
 
 
 class Enlarger(torch.nn.Module):
@@ -55,7 +61,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_runtimes_that_agree(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([model, "--checkpoint", "c.pt"]) == 0
+    assert main([model, "--checkpoint", "c.pt"]) == 0
     output = capsys.readouterr().out
     assert "sr, ONNX Runtime against PyTorch: PSNR " in output
     assert "TensorRT: not run. " in output
@@ -64,7 +70,7 @@ def test_runtimes_that_agree(model: str, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_image_of_the_users(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     sample = Path(__file__).resolve().parents[2] / "assets" / "sample.png"
-    assert verify.main([model, "--checkpoint", "c.pt", "--image", str(sample)]) == 0
+    assert main([model, "--checkpoint", "c.pt", "--image", str(sample)]) == 0
 
 
 def test_a_runtime_that_differs(
@@ -74,7 +80,7 @@ def test_a_runtime_that_differs(
         return verify._onnx_runtime(Path(model), "m", arguments[-1]) + np.float32(0.5)
 
     monkeypatch.setattr(verify, "_tensorrt", tensorrt)
-    assert verify.main([model]) == 1
+    assert main([model]) == 1
     output = capsys.readouterr()
     assert "PyTorch: not run. Give the checkpoint" in output.out
     assert "TensorRT against ONNX Runtime: PSNR 54.2 dB, differences up to 0.5" in output.out
@@ -86,7 +92,7 @@ def test_nothing_to_compare(model: str, capsys: pytest.CaptureFixture[str], monk
         raise BackendUnavailableError("No device.")
 
     monkeypatch.setattr(verify, "_tensorrt", absent)
-    assert verify.main([model]) == 1
+    assert main([model]) == 1
     output = capsys.readouterr()
     assert "TensorRT: not run. No device." in output.out
     assert "nothing was compared" in output.err
@@ -120,10 +126,10 @@ def test_polygraphy_compares_each_output(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_without_polygraphy(model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "polygraphy", None)
-    assert verify.main([model]) == 1
+    assert main([model]) == 1
     assert "Comparing needs Polygraphy (polygraphy is missing). Install it with: pip install" in capsys.readouterr().err
 
 
 def test_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(tmp_path / "none.onnx")]) == 1
+    assert main([str(tmp_path / "none.onnx")]) == 1
     assert "There is no model file" in capsys.readouterr().err

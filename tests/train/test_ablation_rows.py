@@ -9,8 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from train.ablation import ROWS, choose, main
+from runtime.cli import run_command
+from train import ablation
+from train.ablation import ROWS, choose
 from train.config import IGNNConfig
+
+
+def main(arguments):
+    """Run the command as a user does: errors are printed, and the exit code is returned."""
+    return run_command("ignn ablation", lambda: ablation.main(arguments))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from train import IGNN, IGNNConfig, load_checkpoint, save_checkpoint
-from train.checkpoint import CheckpointError
+from train.checkpoint import read_checkpoint
+from train.errors import CheckpointError
 
 
 def small(scale: int = 2) -> IGNN:
@@ -27,7 +28,7 @@ def as_released(net: IGNN, prefix: str) -> dict[str, torch.Tensor]:
 
 def test_ours_round_trip(tmp_path: Path) -> None:
     net = small(3)
-    save_checkpoint(net, tmp_path / "net.pt", step=7)
+    save_checkpoint(net, tmp_path / "net.pt")
     loaded = load_checkpoint(tmp_path / "net.pt")
     assert loaded.config == net.config
     assert not loaded.training
@@ -92,6 +93,37 @@ def test_other_weights_are_named(tmp_path: Path) -> None:
     torch.save({"net_state_dict": weights}, tmp_path / "d.pt")
     with pytest.raises(CheckpointError, match=r"fuse_b\.0\.0\.weight"):
         load_checkpoint(tmp_path / "d.pt")
+
+
+def test_the_stage_says_what_was_trained(tmp_path: Path) -> None:
+    save_checkpoint(small(), tmp_path / "whole.pt")
+    save_checkpoint(small(), tmp_path / "edsr.pt", stage="backbone")
+    torch.save({"net_state_dict": as_released(small(), "")}, tmp_path / "released.pth")
+    found = {name: read_checkpoint(tmp_path / name) for name in ("whole.pt", "edsr.pt", "released.pth")}
+    assert {name: checkpoint.stage for name, checkpoint in found.items()} == {
+        "whole.pt": "whole",
+        "edsr.pt": "backbone",
+        "released.pth": "whole",
+    }
+    assert [checkpoint.has_embedding for checkpoint in found.values()] == [True, False, True]
+    assert all(checkpoint.run is None for checkpoint in found.values())
+
+
+def test_a_damaged_content_is_named(tmp_path: Path) -> None:
+    save_checkpoint(small(), tmp_path / "good.pt")
+    good = torch.load(tmp_path / "good.pt", weights_only=True)
+    for change, message in (
+        ({"config": None}, "no network configuration"),
+        ({"config": {**good["config"], "depth": 3}}, r"does not know: Unknown configuration field \(depth\)"),
+        ({"config": {**good["config"], "channels": 9}}, r"head\.0\.weight is \(8, 3, 3, 3\), not \(9, 3, 3, 3\)"),
+        ({"weights": {"a": 1}}, "'weights' is not a dictionary of tensors"),
+        ({"weights": {**good["weights"], "extra": torch.zeros(1)}}, "extra is not of this network"),
+        ({"fit": 7}, "damaged training run"),
+        ({"raw_weights": {}}, "lacks fit, step"),
+    ):
+        torch.save({**good, **change}, tmp_path / "bad.pt")
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(tmp_path / "bad.pt")
 
 
 def test_reading_runs_no_code(tmp_path: Path) -> None:

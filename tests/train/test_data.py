@@ -1,15 +1,15 @@
-"""Training data: decoding, patches, packing."""
+"""Training data: decoding and patches."""
 
 from __future__ import annotations
-
-import tarfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from train.data import list_images, main, make_lr, open_patches, read_rgb
+from runtime.atomic import PART_SUFFIX
+from runtime.errors import ImageReadError, UsageError
+from train.data import list_images, make_lr, open_patches, read_rgb
 from train.loader import BatchLoader
 
 
@@ -45,7 +45,30 @@ def test_decodes_once(photos, tmp_path):
     again = open_patches(photos, 2, 16, tmp_path / "cache")
     assert again.checksum == first.checksum
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
-    assert not list((tmp_path / "cache").glob("*.tmp"))
+    assert sorted(path.suffix for path in files) == [".bin", ".json"]
+
+
+def test_nothing_is_left_of_a_decoding_that_fails(photos, tmp_path, monkeypatch):
+    def fail(hr, scale):
+        assert list((tmp_path / "cache").glob(f".*{PART_SUFFIX}")), "the pixels are written under another name"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.data.make_lr", fail)
+    with pytest.raises(KeyboardInterrupt):
+        open_patches(photos, 2, 16, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_errors_name_the_file_or_the_folder(tmp_path):
+    with pytest.raises(UsageError, match=f"No image in {tmp_path}"):
+        list_images(tmp_path)
+    with pytest.raises(ImageReadError, match=r"none\.png cannot be read as an image: No such file"):
+        read_rgb(tmp_path / "none.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(ImageReadError, match=r"broken\.png cannot be read"):
+        read_rgb(tmp_path / "broken.png")
+    with pytest.raises(ImageReadError, match="No usable photograph"):
+        open_patches(tmp_path, 2, 16, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -96,18 +119,3 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     levels = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(levels).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(read_rgb(tmp_path / "deep.png")[0, :, 0], [0, 1, 128, 255])
-
-
-def test_pack_is_lossless_within_the_budget(photos, tmp_path, capsys):
-    archive = tmp_path / "pack.tar"
-    assert main([str(photos), str(archive)]) == 0
-    assert "4 of 4 images" in capsys.readouterr().out
-    with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path / "unpacked", filter="data")
-    for path, unpacked in zip(list_images(photos), list_images(tmp_path / "unpacked"), strict=True):
-        np.testing.assert_array_equal(read_rgb(path), read_rgb(unpacked))
-    budget = archive.stat().st_size / 2**20 * 0.7
-    assert main([str(photos), str(archive), "--budget-mib", str(budget)]) == 0
-    assert archive.stat().st_size <= budget * 2**20
-    assert main([str(tmp_path / "nowhere"), str(archive)]) == 1
-    assert "No image in" in capsys.readouterr().err

@@ -9,15 +9,22 @@ import pytest
 import torch
 from PIL import Image
 
+import train.evaluate
+from runtime.cli import run_command
 from train.checkpoint import save_checkpoint
 from train.config import IGNNConfig
 from train.data import make_lr
-from train.evaluate import evaluate, load_upscaler, main, self_ensemble, summarise
+from train.evaluate import evaluate, load_upscaler, self_ensemble, summarise
 from train.metrics import psnr
 from train.model import IGNN
 from train.resize import upsample_uint8
 
 BICUBIC = {"Set5": {2: 33.67, 3: 30.40, 4: 28.43}, "Set14": {2: 30.23, 3: 27.54, 4: 25.99}}
+
+
+def main(arguments):
+    """Run the command as a user does: errors are printed, and the exit code is returned."""
+    return run_command("ignn evaluate", lambda: train.evaluate.main(arguments))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def test_self_ensemble_commutes_with_turning(checkpoint):
 
 def test_a_backbone_is_measured_without_its_untrained_graph(tmp_path):
     net = IGNN(IGNNConfig(channels=8, blocks=2, graph_after=1)).eval()
-    save_checkpoint(net, tmp_path / "edsr.pt", fit={"stage": "backbone"})
+    save_checkpoint(net, tmp_path / "edsr.pt", stage="backbone")
     lr = np.random.default_rng(1).integers(0, 256, (14, 16, 3), dtype=np.uint8)
     upscale, _ = load_upscaler(tmp_path / "edsr.pt")
     tensor = torch.from_numpy(lr).permute(2, 0, 1)[None].float()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from runtime.cli import run_command
 from train.checkpoint import save_checkpoint
 from train.config import IGNNConfig
 from train.embedding import VGGEmbedding
@@ -76,7 +77,7 @@ def test_errors_are_one_line(files, tmp_path, capsys):
         ([image, "--model", str(files / "edsr.pt"), "-o", str(tmp_path / "x.png")], "has no GraphAgg"),
         ([str(files / "none.png"), "--model", good, "-o", str(tmp_path / "x.png")], "none.png"),
     ):
-        assert feature_maps_main(arguments) == 1
+        assert run_command("ignn feature-maps", lambda arguments=arguments: feature_maps_main(arguments)) == 1
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1

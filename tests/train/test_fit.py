@@ -16,14 +16,22 @@ import pytest
 import torch
 from PIL import Image
 
-from train.checkpoint import load_checkpoint, read_checkpoint
+from runtime.atomic import PART_SUFFIX
+from runtime.cli import run_command
+from train import fit
+from train.checkpoint import read_checkpoint
 from train.data import PatchSource
-from train.fit import learning_rate, main
+from train.fit import learning_rate
 from train.fit_config import FitConfig, parse_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["--network", "channels=8", "--network", "blocks=2", "--network", "graph_after=1", "--network", "window=4"]
 SMALL_RUN = [*TINY, "--batch", "2", "--patch", "16", "--no-tensorboard", "--device", "cpu", "--log-every", "1"]
+
+
+def main(arguments):
+    """Run the command as a user does: errors are printed, and the exit code is returned."""
+    return run_command("ignn train", lambda: fit.main(arguments))
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +75,14 @@ def wait_for_step(process, run, step):
 
 
 def assert_same_weights(one, other):
-    for part in ("weights", "raw_weights"):
-        a, b = (read_checkpoint(run / "last.pt")[part] for run in (one, other))
-        assert all(torch.equal(a[name], b[name]) for name in a)
+    a, b = (read_checkpoint(run / "last.pt") for run in (one, other))
+    for before, after in (
+        (a.weights, b.weights),
+        (a.run.raw_weights, b.run.raw_weights),
+        (a.run.graph_picture, b.run.graph_picture),
+    ):
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 # --- configuration ---
@@ -123,13 +136,13 @@ def test_wrong_configuration_is_named(tmp_path, capsys, text, message):
 def test_checkpoint_tells_what_made_it(arguments, tmp_path, capsys):
     assert main([*arguments, "--steps", "3", "--seed", "5", "--validate-every", "2"]) == 0
     assert "done" in capsys.readouterr().out
-    content = read_checkpoint(tmp_path / "run" / "last.pt")
-    assert content["step"] == 3
-    assert content["fit"]["seed"] == 5
-    assert content["fit"]["network"]["window"] == content["config"]["window"] == 4
-    assert len(content["data_sha256"]) == 64
-    assert content["versions"]["torch"] == torch.__version__
-    assert load_checkpoint(tmp_path / "run" / "last.pt").config.channels == 8
+    checkpoint = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert checkpoint.run.step == 3
+    assert checkpoint.run.fit["seed"] == 5
+    assert checkpoint.run.fit["network"]["window"] == checkpoint.config.window == 4
+    assert len(checkpoint.run.data_sha256) == 64
+    assert checkpoint.run.versions["torch"] == torch.__version__
+    assert checkpoint.network().config.channels == 8
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "psnr" in record] == [2, 3]
     assert list(losses(tmp_path / "run")) == [1, 2, 3]
@@ -158,7 +171,7 @@ def test_muon_takes_the_convolutions_between_feature_maps(arguments, tmp_path, c
     for name, rates in {"both": (1e-9, 0.01), "adam": (1e-9, 0)}.items():
         flags = [*arguments, *start, "--output", str(tmp_path / name), "--steps", "1"]
         assert main([*flags, "--learning-rate", str(rates[0]), "--muon", str(rates[1])]) == 0
-        before, after = (read_checkpoint(tmp_path / run / "last.pt")["weights"] for run in ("start", name))
+        before, after = (read_checkpoint(tmp_path / run / "last.pt").weights for run in ("start", name))
         moved[name] = {key for key in before if (after[key] - before[key]).norm() > 1e-3}
     assert moved["adam"] == set()
     assert {"body1.0.body.0.weight", "upsample.0.weight", "gcn.knn_downsample.0.0.weight"} <= moved["both"]
@@ -210,7 +223,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_weights(arguments, muon, tm
         time.sleep(delay)
         broken.kill()
         broken.communicate(timeout=120)
-    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] < 30
+    assert read_checkpoint(tmp_path / "run" / "last.pt").run.step < 30
     last = start_process(command)
     assert b"done" in last.communicate(timeout=120)[0]
     assert b"done" in unbroken.communicate(timeout=120)[0]
@@ -228,9 +241,18 @@ def test_a_full_disk_stops_it_and_keeps_the_checkpoint(arguments, tmp_path, caps
         assert main([*arguments, "--steps", "2"]) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot be written" in capsys.readouterr().err
+    assert f"error: Cannot write {last}" in capsys.readouterr().err
     assert last.read_bytes() == good
-    assert not list(last.parent.glob(".last.pt*"))
+    assert not list(last.parent.glob(f".*{PART_SUFFIX}"))
+
+
+def test_what_a_killed_process_left_is_removed(arguments, tmp_path):
+    last = tmp_path / "run" / "last.pt"
+    assert main([*arguments, "--steps", "1"]) == 0
+    leftover = last.with_name(f".last.pt.0123abcd{PART_SUFFIX}")
+    leftover.write_bytes(b"half of a checkpoint")
+    assert main([*arguments, "--steps", "2"]) == 0
+    assert not leftover.exists()
 
 
 def test_nan_stops_it_and_keeps_the_checkpoint(arguments, tmp_path, capsys, monkeypatch):
@@ -255,7 +277,7 @@ def test_sigterm_saves_and_stops(arguments, tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert b"stopped; the same command goes on" in output
-    assert read_checkpoint(tmp_path / "run" / "last.pt")["step"] == max(losses(tmp_path / "run")) >= 3
+    assert read_checkpoint(tmp_path / "run" / "last.pt").run.step == max(losses(tmp_path / "run")) >= 3
 
 
 def test_time_limit_saves_and_stops(arguments, tmp_path, capsys):
@@ -264,7 +286,7 @@ def test_time_limit_saves_and_stops(arguments, tmp_path, capsys):
     assert main([*arguments, "--steps", "100000", "--save-every", "100000", "--time-limit", "0.03"]) == 0
     assert time.monotonic() - started < 30
     assert "stopped" in capsys.readouterr().out
-    assert 0 < read_checkpoint(tmp_path / "run" / "last.pt")["step"] < 100000
+    assert 0 < read_checkpoint(tmp_path / "run" / "last.pt").run.step < 100000
     assert signal.getsignal(signal.SIGTERM) is before
 
 
