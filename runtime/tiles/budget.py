@@ -19,6 +19,7 @@ def affordable_tile(
     height: int,
     width: int,
     *,
+    free: int,
     halo: int | None,
     batch: int = 1,
     kept_bytes: int = 0,
@@ -27,8 +28,9 @@ def affordable_tile(
     """Return the side of the largest tile that the free memory allows, or None if the whole image fits.
 
     Args:
-        backend: what runs the network, and knows what is free there.
+        backend: what runs the network.
         height, width: the image, in LR pixels.
+        free: bytes that are free where the network runs.
         halo: context in LR pixels; None: the model's own.
         batch: how many tiles run at once.
         kept_bytes: what the picture will take beside the network: its result, mainly.
@@ -38,7 +40,6 @@ def affordable_tile(
         DeviceMemoryError: even the smallest tile needs more than is free.
     """
     metadata = backend.metadata
-    free = backend.free_memory()
     on_host = free if backend.on_host else free_host_memory()
     left = free - kept_bytes if backend.on_host else free
     smallest = plan_tiles(height, width, metadata, tile=MINIMUM_TILE, halo=halo).crop_pixels * metadata.bytes_per_pixel

@@ -41,6 +41,7 @@ class TiledNetwork:
         self._tile_limit: int | None = None
         self._batch_limit: int | None = None
         self._warned = False
+        self._free_on_device: int | None = None
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -62,6 +63,7 @@ class TiledNetwork:
                 self.backend,
                 height,
                 width,
+                free=self._free_memory(),
                 halo=self.halo,
                 batch=batch,
                 kept_bytes=kept_bytes,
@@ -246,6 +248,17 @@ class TiledNetwork:
             ]
         assert sr is not None
         return sr
+
+    def _free_memory(self) -> int:
+        """Return how many bytes the network may think free.
+
+        On a device they are those before the first run: what a backend takes there it keeps, for its own next run.
+        """
+        if self.backend.on_host:
+            return self.backend.free_memory()
+        if self._free_on_device is None:
+            self._free_on_device = self.backend.free_memory()
+        return self._free_on_device
 
     def _reduce_batch(self, size: int) -> None:
         """Halve the batch for the rest of the run, if it has more than one crop."""

@@ -38,14 +38,16 @@ def test_the_device_is_asked(nvidia_smi) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
 def test_auto_tiles_follow_the_device_that_the_network_runs_on(nvidia_smi, x2_model: Path) -> None:
-    resolver = SuperResolver(x2_model, tile="auto")
-    backend: Any = resolver.network.backend
-    backend.on_host, backend._device = False, 0  # what the CUDA provider sets
     for mebibytes, whole in ((24_000, True), (100, False)):
+        resolver = SuperResolver(x2_model, tile="auto")
+        backend: Any = resolver.network.backend
+        backend.on_host, backend._device = False, 0  # what the CUDA provider sets
         nvidia_smi(f"echo {mebibytes}")
         plan = resolver.network.plan(1000, 1000)  # of 2000 bytes a pixel
         assert (len(plan) == 1) == whole
         assert plan.crop_pixels * 2000 <= mebibytes << 20
+        nvidia_smi("echo 1")  # the rest is the network's own by now
+        assert resolver.network.plan(1000, 1000) == plan
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by the resource module")
