@@ -29,6 +29,7 @@ CLONE_COMMANDS = {
     "export": ("export.to_onnx", "main", "make an ONNX file of a checkpoint"),
     "build": ("export.to_engine", "main", "make a TensorRT engine of an ONNX file"),
     "verify": ("export.verify", "main", "compare every runtime with PyTorch on one picture"),
+    "demo": ("export.demo", "main", "serve a page on this machine that runs the models in the browser"),
     "train": ("train.fit", "main", "train a network, or go on with a run"),
     "photographs": ("train.photographs", "main", "check a folder against the list of public training photographs"),
     "evaluate": ("train.evaluate", "main", "measure PSNR and SSIM by the paper's protocol"),

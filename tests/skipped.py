@@ -17,6 +17,8 @@ REMEDIES = {
     r"Gradio|Playwright": "pip install -e '.[test-ui]', in an environment of its own",
     r"extra (serve|client)|tritonserver": "pip install -e '.[test-serve]', in an environment of its own",
     r"Chromium": "playwright install chromium",
+    r"onnxruntime-web": "npm ci --ignore-scripts --prefix docs/demo",
+    r"needs Node": "Node",
     r"could not import|needs PyAV|pyvips|\[stream\]|matplotlib|pypng|olygraphy": "pip install -e '.[test]'",
     r"Linux|POSIX|/proc|resource module|terminal|symbolic links|shell script": "Linux",
     r"Python .* is not here": "that Python, on the path or of pyenv",
