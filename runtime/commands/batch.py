@@ -212,6 +212,24 @@ def find_jobs(
     return jobs
 
 
+def take_shard(jobs: list[Job], shard: str) -> list[Job]:
+    """Return every n-th job, from the i-th on.
+
+    Args:
+        jobs: all jobs, the same for every shard.
+        shard: `i/n`, i from 0 to n - 1. The shards of one n share no job, and together have all.
+
+    Raises:
+        UsageError: not such a pair.
+    """
+    parts = shard.split("/")
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
+        index, count = int(parts[0]), int(parts[1])
+        if index < count:
+            return jobs[index::count]
+    raise UsageError(f"Invalid --shard ({shard!r}). i/n is expected, i from 0 to n - 1, such as 0/4.")
+
+
 def is_single(names: list[str], jobs: list[Job]) -> bool:
     """Return whether the user named one file, and not several, a folder or a pattern."""
     return len(jobs) == 1 and Path(names[0]) == jobs[0].source

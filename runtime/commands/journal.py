@@ -54,17 +54,18 @@ class Journal:
 
     Args:
         folder: where the outputs go.
-        resume: keep what an earlier run wrote down; otherwise begin anew.
+        resume: keep what earlier runs wrote down, those of every shard; otherwise begin anew.
+        shard: `i/n` where the run is one of n that may go on at the same time: it has a file of its own.
     """
 
-    def __init__(self, folder: Path, *, resume: bool) -> None:
-        self._path = folder / FILE_NAME
+    def __init__(self, folder: Path, *, resume: bool, shard: str | None = None) -> None:
+        self._path = folder / (FILE_NAME if shard is None else f".ignn-journal.{shard.replace('/', '-of-')}.jsonl")
         self._lock = threading.Lock()
         self._done: dict[str, str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if resume and self._path.is_file():
-                self._read()
+            for path in sorted(folder.glob(".ignn-journal*.jsonl")) if resume else ():
+                self._read(path)
             with atomic_path(self._path) as temporary:  # a run killed here keeps what the one before wrote down
                 temporary.write_text("".join(_line(key, digest) for key, digest in self._done.items()))
         except OSError as error:
@@ -72,8 +73,8 @@ class Journal:
                 f"Cannot write {self._path}: {error.strerror or error}. Choose another -o."
             ) from error
 
-    def _read(self) -> None:
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+    def _read(self, path: Path) -> None:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
                 self._done[str(entry["key"])] = str(entry["sha256"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
         help="file for one picture; folder; or pattern with {stem}, {name}, {folder}, {suffix}, {scale}",
     )
     files.add_argument("-r", "--recursive", action="store_true", help="folders with all below them")
+    files.add_argument("--shard", metavar="I/N", help="every N-th file, from the I-th on (0 to N - 1)")
+    files.add_argument("--server", metavar="URL", help="have a server do it: grpc://host:port of `ignn serve`")
     files.add_argument("--resume", action="store_true", help="skip what an earlier run has finished")
     files.add_argument(
         "--format", choices=sorted(suffix[1:] for suffix in FORMATS), help="output format (default: own)"
@@ -99,16 +102,14 @@ def main(argv: list[str]) -> int:
     """Run `ignn upscale` with these arguments; returns the exit code."""
     arguments = parser().parse_args(argv)
     options = WriteOptions(arguments.quality, arguments.lossless, arguments.background)
-    batch.find_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive)  # wrong names before slow work
-    resolver = make_resolver(arguments)
-    jobs = batch.find_jobs(
-        arguments.inputs,
-        arguments.output,
-        recursive=arguments.recursive,
-        suffix=f".{arguments.format}" if arguments.format else None,
-        scale=resolver.scale,
+    # Wrong names and options before slow work.
+    batch.take_shard(
+        batch.find_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive), arguments.shard or "0/1"
     )
-    single = batch.is_single(arguments.inputs, jobs)
+    if arguments.server is not None:
+        return _run_on_server(arguments, options)
+    resolver = make_resolver(arguments)
+    jobs, single = _jobs(arguments, resolver.scale)
     if arguments.compare is not None and not single:
         raise UsageError("--compare takes one picture. Compare the results of several with `ignn compare`.")
     if any(job.source.suffix.lower() in video.READABLE for job in jobs):
@@ -121,25 +122,75 @@ def main(argv: list[str]) -> int:
             raise UsageError("--stream takes one picture, and no --compare.")
         _stream(jobs[0], resolver, options, arguments.max_pixels)
         return 0
-    failures = _run(jobs, resolver, options, arguments, single=single)
+    failures = _run(
+        jobs,
+        f"{resolver.settings} {options}",
+        arguments,
+        lambda todo, finished, progress: batch.run(
+            todo, resolver, options, max_pixels=arguments.max_pixels, finished=finished, progress=progress
+        ),
+        single=single,
+    )
     if not failures and arguments.compare is not None:
         _write_comparison(jobs[0], resolver.metadata.name, arguments)
     return 1 if failures else 0
 
 
+def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[batch.Job], bool]:
+    """Return the jobs of this run, and whether it is for one file that was named."""
+    jobs = batch.find_jobs(
+        arguments.inputs,
+        arguments.output,
+        recursive=arguments.recursive,
+        suffix=f".{arguments.format}" if arguments.format else None,
+        scale=scale,
+    )
+    if arguments.shard is not None:
+        return batch.take_shard(jobs, arguments.shard), False
+    return jobs, batch.is_single(arguments.inputs, jobs)
+
+
+def _run_on_server(arguments: argparse.Namespace, options: WriteOptions) -> int:
+    from . import remote
+
+    with remote.open_server(arguments, parser().parse_args(["IN", "-o", "OUT"])) as resolver:
+        jobs, single = _jobs(arguments, resolver.scale)
+        if any(job.source.suffix.lower() in video.READABLE for job in jobs):
+            raise UsageError("A video is enlarged on this machine. Leave out --server.")
+        failures = _run(
+            jobs,
+            f"{resolver.settings} {options}",
+            arguments,
+            lambda todo, finished, _: remote.run(todo, resolver, options, finished=finished),
+            single=single,
+        )
+    return 1 if failures else 0
+
+
 def _run(
     jobs: list[batch.Job],
-    resolver: SuperResolver,
-    options: WriteOptions,
+    settings: str,
     arguments: argparse.Namespace,
+    enlarge: Callable[
+        [list[batch.Job], Callable[[batch.Job], None], Callable[[batch.Job, int, int], None]],
+        Generator[batch.Outcome, None, None],
+    ],
     *,
     single: bool,
 ) -> int:
-    """Enlarge the files with a progress bar, and say which failed; returns how many did."""
+    """Enlarge the files with a progress bar, and say which failed; returns how many did.
+
+    Args:
+        jobs: the files.
+        settings: everything but the input that decides a result.
+        arguments: those of the command.
+        enlarge: takes jobs, what to call after each, and what to call after each tile; gives their outcomes in order.
+        single: whether one file was named.
+    """
     from .progress import file_progress
 
-    journal = None if single else Journal(_folder(arguments.output), resume=arguments.resume)
-    works = {job: Work(job.source, job.target, f"{resolver.settings} {options}") for job in jobs}
+    journal = None if single else Journal(_folder(arguments.output), resume=arguments.resume, shard=arguments.shard)
+    works = {job: Work(job.source, job.target, settings) for job in jobs}
     todo = jobs
     if arguments.resume:
         for job in jobs:
@@ -154,15 +205,14 @@ def _run(
             journal.add(works[job])
 
     failures = []
-    with file_progress(len(jobs), done=len(jobs) - len(todo), single=single) as shown:
-        outcomes = batch.run(
-            todo, resolver, options, max_pixels=arguments.max_pixels, finished=finished, progress=shown.tile
-        )
-        with closing(outcomes):
-            for outcome in outcomes:
-                shown.file(outcome.job, outcome.pixels)
-                if outcome.error is not None:
-                    failures.append(outcome)
+    with (
+        file_progress(len(jobs), done=len(jobs) - len(todo), single=single) as shown,
+        closing(enlarge(todo, finished, shown.tile)) as outcomes,
+    ):
+        for outcome in outcomes:
+            shown.file(outcome.job, outcome.pixels)
+            if outcome.error is not None:
+                failures.append(outcome)
     if single and failures and isinstance(failures[0].error, IgnnError):
         raise failures[0].error
     for failure in failures:

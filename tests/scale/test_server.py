@@ -216,3 +216,40 @@ def test_a_server_that_is_not_there(capsys):
 def test_a_model_that_is_not_there(server):
     with pytest.raises(errors.ServerError, match="nonesuch"):
         RemoteResolver(server.grpc, model="nonesuch")
+
+
+def test_upscale_by_a_server(server, tmp_path, capsys):
+    """The files are those of the plain command; what fails is listed; what is done is skipped."""
+    source = tmp_path / "in"
+    source.mkdir()
+    rng = np.random.default_rng(2)
+    for name in ("a.png", "b.jpg", "c.webp"):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(source / name)
+    (source / "d.png").write_bytes(b"no picture")
+    command = ["upscale", str(source), "-o", str(tmp_path / "out"), "--server", server.grpc]
+    assert cli.main(command) == 1
+    report = capsys.readouterr().err
+    assert "d.png: The picture is not an image" in report
+    assert "1 of 4 files failed" in report
+    assert cli.main(["upscale", str(source), "-o", str(tmp_path / "local"), "--threads", "1"]) == 1
+    names = sorted(path.name for path in (tmp_path / "local").glob("[!.]*"))
+    assert names == ["a.png", "b.jpg", "c.webp"]
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == names
+    capsys.readouterr()
+    assert cli.main([*command, "--resume"]) == 1
+    assert "3 of 4 files are done already" in capsys.readouterr().err
+
+
+def test_options_of_a_local_network_are_refused_with_a_server(server, tmp_path, capsys):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    command = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--server", server.grpc]
+    for options in (["--tile", "64"], ["--threads", "2"], ["--self-ensemble"], ["--max-pixels", "9"]):
+        assert cli.main([*command, *options]) == 1
+        assert f"{options[0]} is for a network on this machine" in capsys.readouterr().err
+    assert cli.main([*command[:-1], "http://127.0.0.1:1"]) == 1
+    assert "grpc://host:port is expected" in capsys.readouterr().err
+    assert not (tmp_path / "b.png").exists()
+    assert cli.main(command) == 0
+    assert Image.open(tmp_path / "b.png").size == (32, 32)
