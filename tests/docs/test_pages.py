@@ -112,7 +112,6 @@ MODULES = {
     "benchmarks": "benchmarks.__main__",
     "export/to_onnx.py": "export.to_onnx",
     "export.bundle": "export.bundle",
-    "train.data": "train.data",
     "train.fit": "train.fit",
 }
 
