@@ -24,6 +24,7 @@ PAGES = [
         for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/gpu/QUEUE.md")
     ),
     *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "docs" / "demo" / "README.md",
 ]
 RUN = "<!-- run -->\n"
 """Stands before a block that is run as it is; other blocks need data, time or a GPU, and are parsed."""
