@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import sys
 import time
 from pathlib import Path
 
 from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Size, build_engine
+from runtime.backends.engine_file import EngineFacts, write_engine_facts
 from runtime.backends.gpus import list_gpus
 from runtime.backends.memory import total_device_memory
 from runtime.backends.onnx_file import read_facts
@@ -51,6 +53,19 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.flush()
     start = time.monotonic()
     report = build_engine(model, request, arguments.output, source=str(arguments.model))
+    write_engine_facts(
+        arguments.output,
+        EngineFacts(
+            engine_sha256=hashlib.sha256(arguments.output.read_bytes()).hexdigest(),
+            model_sha256=hashlib.sha256(model).hexdigest(),
+            model=arguments.model.name,
+            flavor=flavor,
+            tensorrt=report.version,
+            compute_capability=request.compute_capability,
+            properties=facts.properties,
+            operator_calls=facts.operator_calls,
+        ),
+    )
     for line in describe(report, request):
         sys.stdout.write(f"  {line}\n")
     sys.stdout.write(

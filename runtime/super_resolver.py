@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.opening import find_model_file, open_backend
+from .backends.opening import find_model_file, open_backend, open_engine, tile_for
 from .errors import UsageError
 from .metadata import ModelMetadata
 from .pictures import picture as pictures
@@ -20,6 +20,7 @@ from .tiles.network import TiledNetwork
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .backends import Backend
     from .backends.ort import Provider
     from .pictures.read import ImageFile
     from .tiles.mapping import ResultIterator
@@ -36,7 +37,10 @@ class SuperResolver:
 
     Args:
         model: path of an ONNX file made by `ignn export`, or the name of a bundled model (`ignn models`);
-            None: the bundled default, a x2 model.
+            None: the bundled default, a x2 model. A path that ends in `.engine` is taken for `engine`.
+        engine: path of an engine of `ignn build` or `trtexec`. `model` may be left out where the JSON that `ignn build`
+            writes lies beside it. `tile="auto"` is then the largest tile that the engine takes.
+        device: index of the CUDA device, for TensorRT.
         backend: `ort` (ONNX Runtime), or `tensorrt` or `tensorrt-rtx`, which build engines on first use and keep them.
         providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or (name, options).
             Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else the CPU.
@@ -52,6 +56,7 @@ class SuperResolver:
 
     Raises:
         ModelNotFoundError, ModelChecksumError, ModelLoadError, ModelMetadataError: about the model file.
+        EngineError: the engine is damaged, or of another GPU, TensorRT or model.
         BackendUnavailableError, ProviderFallbackError: about what runs it.
         UsageError: an argument has a value that is not accepted.
     """
@@ -60,6 +65,8 @@ class SuperResolver:
         self,
         model: PathLike | None = None,
         *,
+        engine: PathLike | None = None,
+        device: int = 0,
         backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort",
         providers: Sequence[Provider] | None = None,
         tile: int | Literal["auto"] | None = "auto",
@@ -80,8 +87,21 @@ class SuperResolver:
             )
         if threads is not None and not (isinstance(threads, int) and threads >= 1):
             raise UsageError(f"Invalid threads ({threads!r}). Supported values are None and whole numbers from 1.")
-        path, source, self._fingerprint = find_model_file(model)
-        opened = open_backend(path, source, backend, providers, threads, scale, value_range)
+        if engine is None and model is not None and Path(model).suffix == ".engine":
+            model, engine = None, model
+        if not (isinstance(device, int) and device >= 0):
+            raise UsageError(
+                f"Invalid device ({device!r}). Whole numbers from 0 are supported; `ignn doctor` lists GPUs."
+            )
+        opened: Backend
+        if engine is not None:
+            if providers is not None or threads is not None:
+                raise UsageError("providers and threads are ONNX Runtime's; leave them out for an engine.")
+            opened, self._fingerprint = open_engine(engine, model, backend, device, scale, value_range)
+            tile = (tile_for(opened, halo) or tile) if tile == "auto" else tile
+        else:
+            path, source, self._fingerprint = find_model_file(model)
+            opened = open_backend(path, source, backend, providers, threads, scale, value_range, device)
         self.network = TiledNetwork(opened, tile=tile, halo=halo, self_ensemble=self_ensemble)
         self._max_pixels = max_pixels
 
@@ -107,7 +127,7 @@ class SuperResolver:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the model file, in hex."""
+        """SHA-256 of the model or engine file, in hex."""
         return self._fingerprint
 
     @property

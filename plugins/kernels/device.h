@@ -78,13 +78,14 @@ __device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[
 #endif
 }
 
-// Dynamic shared memory that one block may use on the current device.
-inline int shared_memory_per_block(size_t* bytes) {
+// Shared memory of a multiprocessor of the current device; the system takes kSharedReserved of it for each block.
+constexpr size_t kSharedReserved = 1024;
+inline int shared_memory_per_multiprocessor(size_t* bytes) {
     int device = 0;
     int value = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) {
-        error = cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+        error = cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
     }
     *bytes = static_cast<size_t>(value);
     return error;

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..clone import install_command
-from ..errors import BackendUnavailableError, ModelNotFoundError, UsageError
+from ..errors import BackendUnavailableError, EngineError, ModelNotFoundError, UsageError
 from ..models import find_model
 from . import Backend
-from .tensorrt_library import FLAVORS, check_flavor
+from .tensorrt_library import FLAVORS, Flavor, check_flavor
 
 if TYPE_CHECKING:
     from .ort import Provider
+    from .trt import TrtBackend
 
 BACKENDS = ("ort", *FLAVORS)
 
@@ -40,6 +41,66 @@ def find_model_file(model: str | os.PathLike[str] | None) -> tuple[Path, str, st
         ) from error
 
 
+def open_engine(
+    engine: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None,
+    backend: str,
+    device: int,
+    scale: int | None,
+    value_range: str | None,
+) -> tuple[TrtBackend, str]:
+    """Return a backend that has the engine of `ignn build` or `trtexec` loaded, and the engine's SHA-256 in hex.
+
+    What the runtime must know of the network is in the JSON that `ignn build` writes beside the engine; without it, in
+    the ONNX file `model`.
+
+    Raises:
+        EngineError: the engine cannot be read, is of another GPU, TensorRT or model, or its network is unknown.
+        BackendUnavailableError: TensorRT, pycuda, the plugin library or the device is missing.
+    """
+    from .engine_file import read_engine_facts
+    from .trt import TrtBackend
+
+    try:
+        content = Path(engine).read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"There is no engine {engine} that can be read ({error.strerror}). Make one with `ignn build`."
+        ) from error
+    facts = read_engine_facts(Path(engine), content)
+    flavor: Flavor = check_flavor(backend) if backend in FLAVORS else facts.flavor if facts else "tensorrt"
+    if facts is not None and flavor != facts.flavor:
+        raise EngineError(f"{engine} was {facts.built_by}; backend {backend!r} cannot run it. Leave out the backend.")
+    if model is None:
+        if facts is None:
+            raise EngineError(
+                f"There is no {Path(engine).name}.json beside {engine}, which `ignn build` writes. Name the ONNX file "
+                "that the engine was built from: --model M.onnx, in Python SuperResolver('M.onnx', engine=...)."
+            )
+        onnx, source = b"", str(engine)
+    else:
+        path, source, sha256 = find_model_file(model)
+        if facts is not None and facts.model_sha256 != sha256:
+            raise EngineError(
+                f"{engine} was {facts.built_by}, which is not {source}. Leave out the model, or build an engine of it: "
+                f"ignn build {path} -o {engine}"
+            )
+        onnx = path.read_bytes()
+    opened = TrtBackend(
+        onnx, source=source, flavor=flavor, engine=content, device=device, facts=facts, scale=scale,
+        value_range=value_range,
+    )  # fmt: skip
+    return opened, hashlib.sha256(content).hexdigest()
+
+
+def tile_for(engine: TrtBackend, halo: int | None) -> int | None:
+    """Return the largest tile that fits the engine with its context on both sides; None where none does."""
+    assert engine.largest_input is not None
+    side = min(engine.largest_input) - 2 * (engine.metadata.halo if halo is None else halo)
+    multiple = engine.metadata.tile_multiple
+    return side // multiple * multiple or None if side > 0 else None
+
+
 def open_backend(
     path: Path,
     source: str,
@@ -48,6 +109,7 @@ def open_backend(
     threads: int | None,
     scale: int | None,
     value_range: str | None,
+    device: int = 0,
 ) -> Backend:
     """Return a backend that has the model loaded. The arguments are those of `SuperResolver`.
 
@@ -64,7 +126,16 @@ def open_backend(
         from .trt import TrtBackend
 
         return TrtBackend(
-            path.read_bytes(), source=source, flavor=check_flavor(backend), scale=scale, value_range=value_range
+            path.read_bytes(),
+            source=source,
+            flavor=check_flavor(backend),
+            device=device,
+            scale=scale,
+            value_range=value_range,
+        )
+    if device != 0:
+        raise UsageError(
+            "device is for the TensorRT backends; of ONNX Runtime: providers=[('cuda', {'device_id': 1})]."
         )
     try:
         from .ort import OrtBackend

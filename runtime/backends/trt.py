@@ -20,6 +20,7 @@ from . import BackendMemoryError, Values, non_finite
 from .cuda import Device, Lane
 from .engine_build import BuildRequest, Profile, Size, build_engine
 from .engine_cache import EngineCache, EngineKey
+from .engine_file import EngineFacts
 from .onnx_file import read_facts
 from .pixels import find_pixel_kernels
 from .plugin_library import build_command, check_plugin
@@ -52,6 +53,7 @@ class TrtBackend:
         engine: content of an engine made by `ignn build` of that model. None: engines of the cache, built on first
             use, for the sizes that come.
         device: index of the CUDA device.
+        facts: of `engine`, from the JSON beside it: they stand for the ONNX file, which may be empty then.
         cache: where engines are kept; None: the user's cache folder.
         scale, value_range: of a foreign model.
 
@@ -71,21 +73,23 @@ class TrtBackend:
         flavor: Flavor,
         engine: bytes | None = None,
         device: int = 0,
+        facts: EngineFacts | None = None,
         cache: EngineCache | None = None,
         scale: int | None = None,
         value_range: str | None = None,
     ) -> None:
-        facts = read_facts(model, source=source)
+        network = read_facts(model, source=source) if facts is None else facts
         self.metadata: ModelMetadata = read_metadata(
-            facts.properties, source=source, scale=scale, value_range=value_range
+            network.properties, source=source, scale=scale, value_range=value_range
         )
+        self._facts = facts
         self._model, self._source, self._flavor = model, source, flavor
         self._trt: ModuleType = import_tensorrt(flavor)
         self._device = Device(device)
         self._cache = cache or EngineCache()
         self._said: list[str] = []
         self._logger = make_logger(self._trt, self._said.append)
-        self._plugin = _find_plugin(engine) if facts.operator_calls else None
+        self._plugin = _find_plugin(engine) if network.operator_calls else None
         if self._plugin is not None and not load_plugin(self._trt, self._logger, self._plugin):
             raise BackendUnavailableError(
                 self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
@@ -104,6 +108,13 @@ class TrtBackend:
         if engine is not None:
             with self._device.current():
                 self._use(engine)
+            plugin = "plugin loaded" if self._plugin else "plugin inside" if network.operator_calls else "no plugin"
+            self.description += f", engine: {self.metadata.precision}, {plugin}, {self._profile}"
+
+    @property
+    def largest_input(self) -> tuple[int, int] | None:
+        """Height and width of the largest input of an engine that was given; None where engines are built as needed."""
+        return self._profile.maximum[1:] if self._fixed and self._profile is not None else None
 
     @property
     def takes_bytes(self) -> bool:
@@ -271,8 +282,10 @@ class TrtBackend:
         self._runtime.engine_host_code_allowed = True  # for a plugin library inside the engine
         engine = self._runtime.deserialize_cuda_engine(serialized)
         if engine is None:
+            built = f"; it was {self._facts.built_by}" if self._facts is not None and self._fixed else ""
             raise self._failure(
-                f"cannot load the engine of {self._source}: it is damaged, or of another GPU or version of TensorRT"
+                f"cannot load the engine of {self._source} on {self._device.name} (compute capability "
+                f"{self._device.compute_capability}): it is damaged, or of another GPU or version of TensorRT{built}"
             )
         context = self._make_context(engine)
         if context is None:

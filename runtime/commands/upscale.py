@@ -74,6 +74,10 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--provider", action="append", metavar="NAME", help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx"
     )
+    network.add_argument("--engine", metavar="E", help="engine of `ignn build` or trtexec; runs in TensorRT")
+    network.add_argument(
+        "--device", type=int, default=0, metavar="N", help="index of the GPU, for TensorRT (default 0)"
+    )
     network.add_argument("--threads", type=int, help="CPU threads (default: all cores that the process may use)")
     network.add_argument(
         "--self-ensemble", action="store_true", help="mean of 8 flips and turns: better, 8 times slower"
@@ -86,6 +90,8 @@ def make_resolver(arguments: argparse.Namespace) -> SuperResolver:
     """Open the model that the arguments name, with the options that they give."""
     return SuperResolver(
         arguments.model,
+        engine=arguments.engine,
+        device=arguments.device,
         backend=arguments.backend,
         providers=arguments.provider,
         tile=_tile(arguments.tile),

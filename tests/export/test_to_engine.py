@@ -20,6 +20,7 @@ from graph_networks import graph_network
 
 from export import to_engine
 from runtime.backends import engine_build, tensorrt_library
+from runtime.backends.engine_file import read_engine_facts
 from runtime.backends.gpus import list_gpus
 from runtime.cli import run_command
 from runtime.models import BundledModel, bundled_models
@@ -84,8 +85,17 @@ def test_it_builds_and_says_what(
     assert f"Convolutions: 2 in {precision} (in the network, whose types are binding; TensorRT-RTX compiles" in output
     assert plugin.read_bytes() in engine.read_bytes()
     assert cache.stat().st_size > 0
+    written = read_engine_facts(engine, engine.read_bytes())
+    assert written is not None
+    assert (written.model, written.flavor, written.compute_capability) == ("m.onnx", "tensorrt-rtx", "8.6")
+    assert written.properties["ignn.precision"] == precision
     left = {path.name for path in tmp_path.iterdir()}
-    assert left - {"timing.cache.lock"} == {"m.engine", "m.onnx", "timing.cache"}  # Polygraphy keeps its lock
+    assert left - {"timing.cache.lock"} == {
+        "m.engine",
+        "m.engine.json",
+        "m.onnx",
+        "timing.cache",
+    }  # Polygraphy keeps its lock
 
 
 @functools.cache

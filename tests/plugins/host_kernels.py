@@ -33,8 +33,8 @@ class HostKernels:
         self.library = KernelLibrary(path)
 
     def set_shared_memory(self, kibibytes: int) -> None:
-        """Set the shared memory that a block of the emulated GPU may use."""
-        self.library.library.set_shared_memory_per_block(ctypes.c_size_t(kibibytes * 1024))
+        """Set the shared memory of a multiprocessor of the emulated GPU."""
+        self.library.library.set_shared_memory(ctypes.c_size_t(kibibytes * 1024))
 
     def windowed_knn(
         self, query: np.ndarray, key: np.ndarray, *, k: int, window: int, scale: int, layout: Layout

@@ -28,12 +28,19 @@ def test_no_kernel_spills(build: Build) -> None:
     )
     architectures = {architecture for _, architecture, _, _ in reports}
     supported = subprocess.run([tool("nvcc"), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
-    wanted = {f"sm_{number}" for number in (75, 80, 86, 89, 90, 100, 120)}
+    wanted = {f"sm_{number}" for number in (75, 80, 86, 87, 89, 90, 100, 110, 120)}
     assert architectures == wanted & set(supported.split())
     kernels = ("windowed_knn", "adapn_gather", "key_norm", "key_statistics", "pack", "pixels_to_map", "map_to_pixels")
     for kernel in kernels:
         assert any(kernel in name for name, *_ in reports), kernel
     assert [report for report in reports if report[2:] != ("0", "0")] == []
+
+
+def test_gpus_without_code_of_their_own_have_intermediate_code(build: Build) -> None:
+    listed = subprocess.run(
+        [tool("cuobjdump"), "--list-ptx", build.library("ignn_kernels")], capture_output=True, text=True, check=True
+    ).stdout
+    assert {"sm_80"} < set(re.findall(r"sm_\d+", listed))  # and the newest that nvcc knows
 
 
 @pytest.mark.parametrize("name", ["ignn_kernels", "ignn_plugin", "ignn_plugin_static_init"])

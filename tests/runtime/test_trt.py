@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from runtime import SuperResolver
 from runtime.backends import cuda, pixels, trt
 from runtime.backends.engine_build import BuildRequest, Profile
 from runtime.backends.engine_cache import EngineCache, EngineKey
+from runtime.backends.engine_file import EngineFacts, facts_path, write_engine_facts
+from runtime.backends.onnx_file import read_facts
 from runtime.backends.trt import TrtBackend
 from runtime.errors import BackendUnavailableError, DeviceMemoryError, EngineError, NonFiniteOutputError, UsageError
 
@@ -409,3 +412,108 @@ def test_a_stream_overlaps_as_a_call_does(
     np.testing.assert_array_equal(read_still(tmp_path / "out.png").color, repeated(image))
     assert machine.most_begun == 2  # of the tiles that have neighbors on both sides
     assert machine.up == sum(3 * tile.crop_pixels for tile in resolver.network.plan(150, 170))  # each once, as bytes
+
+
+def engine_file(
+    folder: Path, model: Path, profile: Profile, *, gpu: str = "Fake 3000", flavor: str = "tensorrt", name: str = "m"
+) -> Path:
+    """Write an engine with the JSON that `ignn build` writes beside it."""
+    path, onnx = folder / f"{name}.engine", model.read_bytes()
+    path.write_bytes(engine(gpu, profile))
+    network = read_facts(onnx, source="m.onnx")
+    engine_sha256, model_sha256 = (hashlib.sha256(content).hexdigest() for content in (path.read_bytes(), onnx))
+    write_engine_facts(
+        path,
+        EngineFacts(
+            engine_sha256, model_sha256, "m.onnx", flavor, "11.1.0", "8.6", network.properties, network.operator_calls
+        ),
+    )
+    return path
+
+
+UP_TO_128 = Profile((1, 1, 1), (1, 128, 128), (1, 128, 128))
+
+
+@pytest.mark.parametrize("how", ["path", "engine", "model and engine"])
+def test_an_engine_of_ignn_build(machine: Machine, x2_model: Path, tmp_path: Path, how: str) -> None:
+    path = engine_file(tmp_path, x2_model, UP_TO_128)
+    arguments = {
+        "path": ((path,), {}),
+        "engine": ((), {"engine": path}),
+        "model and engine": ((x2_model,), {"engine": path}),
+    }
+    positional, named = arguments[how]
+    image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)  # more than the engine takes: tiles
+    resolver = SuperResolver(*positional, **named)
+    np.testing.assert_array_equal(resolver(image), repeated(image))
+    assert resolver.description == (
+        "TensorRT 11.1.0 (Fake 3000), engine: fp32, no plugin, minimum 1x1x1, optimum 1x128x128, maximum 1x128x128"
+    )
+    assert resolver.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_upscale_by_an_engine(machine: Machine, x2_model: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from runtime.cli import main
+
+    path = engine_file(tmp_path, x2_model, UP_TO_128)
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    output = tmp_path / "out.png"
+    assert main(["upscale", str(tmp_path / "in.png"), "-o", str(output), "--engine", str(path), "--device", "0"]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(output)), repeated(image))
+
+
+def test_the_device_is_the_one_that_was_named(machine: Machine, x2_model: Path, tmp_path: Path) -> None:
+    path = engine_file(tmp_path, x2_model, UP_TO_128)
+    with pytest.raises(BackendUnavailableError, match="There is no CUDA device 1: 1 found"):
+        SuperResolver(path, device=1)
+    machine.count = 2
+    SuperResolver(path, device=1)
+    with pytest.raises(UsageError, match="Invalid device"):
+        SuperResolver(path, device=-1)
+    with pytest.raises(UsageError, match=r"device is for the TensorRT backends.*device_id"):
+        SuperResolver(x2_model, device=1)
+
+
+def test_an_engine_of_trtexec_needs_its_model(machine: Machine, x2_model: Path, tmp_path: Path) -> None:
+    path = engine_file(tmp_path, x2_model, UP_TO_128)
+    facts_path(path).unlink()
+    with pytest.raises(EngineError, match=r"There is no m\.engine\.json beside .*--model M\.onnx"):
+        SuperResolver(path)
+    image = np.zeros((20, 20, 3), np.uint8)
+    np.testing.assert_array_equal(SuperResolver(x2_model, engine=path)(image), repeated(image))
+
+
+def test_engines_that_cannot_run_here(machine: Machine, x2_model: Path, tmp_path: Path) -> None:
+    foreign = engine_file(tmp_path, x2_model, UP_TO_128, gpu="Fake 2000", name="foreign")
+    with pytest.raises(
+        EngineError,
+        match=r"on Fake 3000 \(compute capability 8\.6\): .*of another GPU or version.*it was built from m\.onnx by "
+        r"tensorrt 11\.1\.0 for compute capability 8\.6",
+    ):
+        SuperResolver(foreign)
+    path = engine_file(tmp_path, x2_model, UP_TO_128)
+    with pytest.raises(EngineError, match=r"backend 'tensorrt-rtx' cannot run it\. Leave out the backend"):
+        SuperResolver(path, backend="tensorrt-rtx")
+    other = tmp_path / "other.onnx"
+    other.write_bytes(with_graph(x2_model.read_bytes()))
+    with pytest.raises(EngineError, match=r"was built from m\.onnx .*which is not .*other\.onnx.*ignn build"):
+        SuperResolver(other, engine=path)
+    with pytest.raises(EngineError, match=r"There is no engine none\.engine that can be read"):
+        SuperResolver("none.engine")
+    with pytest.raises(UsageError, match="leave them out for an engine"):
+        SuperResolver(path, threads=2)
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(EngineError, match="the checksum differs"):
+        SuperResolver(path)
+    facts_path(path).write_text("{}")
+    with pytest.raises(EngineError, match=r"m\.engine\.json is damaged"):
+        SuperResolver(path)
+
+
+def test_a_profile_without_room_for_the_context(machine: Machine, x2_model: Path, tmp_path: Path) -> None:
+    path = engine_file(tmp_path, x2_model, Profile((1, 1, 1), (1, 8, 8), (1, 8, 8)))
+    with pytest.raises(EngineError, match=r"The engine takes .*maximum 1x8x8; .*does not fit.*--max"):
+        SuperResolver(path)(np.zeros((40, 40, 3), np.uint8))

@@ -76,12 +76,13 @@ int launch_for_channels<float>(const Problem& problem, cudaStream_t stream) {
 template <>
 int launch_for_channels<__half>(const Problem& problem, cudaStream_t stream) {
     size_t available = 0;
-    const int error = shared_memory_per_block(&available);
+    const int error = shared_memory_per_multiprocessor(&available);
     if (error != 0) {
         return error;
     }
-    // All 64 channels at once keep the queries where they are; Turing has no room for that.
-    const bool roomy = available >= sizeof(Shared<__half, 64>) && problem.sizes.channels > 32;
+    // 64 channels at once spare loading the queries again in each pass. But two blocks must fit on a multiprocessor, so
+    // that one computes while the other loads: they do on compute capability 9.0 and 10.x (228 KB), not on the others.
+    const bool roomy = available >= 2 * (sizeof(Shared<__half, 64>) + kSharedReserved) && problem.sizes.channels > 32;
     return roomy ? launch_for_k<__half, 64>(problem, stream) : launch_for_k<__half, 32>(problem, stream);
 }
 

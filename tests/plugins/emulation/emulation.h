@@ -260,7 +260,8 @@ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[4], uint32_
     std::memcpy(sum, emulation::block()->operands[index].sums, sizeof(sum));
 }
 
-inline int shared_memory_per_block(size_t* bytes) {
+constexpr size_t kSharedReserved = 1024;
+inline int shared_memory_per_multiprocessor(size_t* bytes) {
     *bytes = emulation::shared_limit();
     return 0;
 }
