@@ -1,5 +1,7 @@
 #include "adapn_gather.h"
 
+#include <cstdio>
+
 #include "../kernels/geometry.h"
 
 using nvinfer1::DataType;
@@ -17,7 +19,9 @@ std::vector<PluginField> AdaPNGather::fields() const {
 }
 
 // Without eps: no time depends on it.
-std::string AdaPNGather::attributes() const { return "scale=" + std::to_string(scale); }
+void AdaPNGather::write_timing_id(char* text, size_t size) const {
+    std::snprintf(text, size, "%s scale=%d", kKernels, scale);
+}
 
 bool AdaPNGather::read(const nvinfer1::PluginFieldCollection& fields) {
     if (!read_attribute(kName, fields, IntegerAttribute{"scale", &scale}) ||

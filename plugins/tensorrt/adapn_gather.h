@@ -1,7 +1,6 @@
 // ignn::AdaPNGather for TensorRT. Inputs features, index; one output; attributes scale, eps.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "../kernels/adapn_gather/adapn_gather.h"
@@ -19,7 +18,7 @@ struct AdaPNGather {
     float eps;
 
     std::vector<nvinfer1::PluginField> fields() const;
-    std::string attributes() const;
+    void write_timing_id(char* text, size_t size) const;
     bool read(const nvinfer1::PluginFieldCollection& fields);
     bool output_types(const nvinfer1::DataType* inputs, nvinfer1::DataType* outputs) const;
     bool output_shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <new>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,8 +16,8 @@ namespace ignn {
 
 constexpr const char* kNamespace = "ignn";
 constexpr const char* kVersion = "1";
-constexpr const char* kKernels =
-    "kernels 2 ";  // count up when the kernels take another time: old measurements are void
+// Count up when the kernels take another time: TensorRT's old measurements of them are void then.
+constexpr const char* kKernels = "kernels 2";
 
 // An attribute of the ONNX node: its name, and where the plugin keeps it.
 struct IntegerAttribute {
@@ -79,7 +78,7 @@ class FieldList {
 //   kName, kInputs, kOutputs     constants
 //   Sizes                        what its kernel is called with
 //   fields()                     the attributes, as fields that point into this object
-//   attributes()                 what a kernel's time depends on, beside sizes and formats, as text
+//   write_timing_id(text, size)  kKernels, and the attributes that the kernel's time depends on
 //   read(fields)                 sets them; logs and returns false where one is missing or wrong
 //   output_types(inputs, outputs), output_shapes(inputs, outputs, builder)
 //                                log and return false where an input is wrong
@@ -92,7 +91,7 @@ class GraphPlugin : public nvinfer1::IPluginV3,
                     public nvinfer1::IPluginV3OneBuild,
                     public nvinfer1::IPluginV3OneRuntime {
   public:
-    explicit GraphPlugin(const Op& op) : op_(op), timing_id_(kKernels + op.attributes()) {}
+    explicit GraphPlugin(const Op& op) : op_(op) { op.write_timing_id(timing_id_, sizeof(timing_id_)); }
 
     nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override {
         switch (type) {
@@ -146,7 +145,7 @@ class GraphPlugin : public nvinfer1::IPluginV3,
     }
 
     // TensorRT times a plugin again at each build unless it has an ID; sizes and formats are added to it by TensorRT.
-    const char* getTimingCacheID() noexcept override { return timing_id_.c_str(); }
+    const char* getTimingCacheID() noexcept override { return timing_id_; }
 
     int32_t onShapeChange(const nvinfer1::PluginTensorDesc*, int32_t, const nvinfer1::PluginTensorDesc*,
                           int32_t) noexcept override {
@@ -189,7 +188,7 @@ class GraphPlugin : public nvinfer1::IPluginV3,
     }
 
     Op op_;
-    std::string timing_id_;
+    char timing_id_[96];
     FieldList fields_;
 };
 

@@ -1,5 +1,7 @@
 #include "windowed_knn.h"
 
+#include <cstdio>
+
 #include "../kernels/geometry.h"
 
 using nvinfer1::DataType;
@@ -17,8 +19,8 @@ std::vector<PluginField> WindowedKnn::fields() const {
             PluginField("scale", &scale, PluginFieldType::kINT32, 1)};
 }
 
-std::string WindowedKnn::attributes() const {
-    return "k=" + std::to_string(k) + " window=" + std::to_string(window) + " scale=" + std::to_string(scale);
+void WindowedKnn::write_timing_id(char* text, size_t size) const {
+    std::snprintf(text, size, "%s k=%d window=%d scale=%d", kKernels, k, window, scale);
 }
 
 bool WindowedKnn::read(const nvinfer1::PluginFieldCollection& fields) {

@@ -1,7 +1,6 @@
 // ignn::WindowedKnn for TensorRT. Inputs query, key; outputs index, edge; attributes k, window, scale.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "../kernels/windowed_knn/windowed_knn.h"
@@ -18,7 +17,7 @@ struct WindowedKnn {
     int32_t k, window, scale;
 
     std::vector<nvinfer1::PluginField> fields() const;
-    std::string attributes() const;
+    void write_timing_id(char* text, size_t size) const;
     bool read(const nvinfer1::PluginFieldCollection& fields);
     bool output_types(const nvinfer1::DataType* inputs, nvinfer1::DataType* outputs) const;
     bool output_shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,
