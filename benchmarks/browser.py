@@ -102,11 +102,14 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file (default: docs/demo/time.json)")
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
+    measured_on = environment(cores)
     try:
-        results = Results(arguments.output, "browser", environment(cores), fresh=True)
+        results = Results(arguments.output, "browser", measured_on, fresh=True)
     except ResultsError as error:
         sys.stderr.write(f"benchmarks.browser: {error}\n")
         return 1
+    libraries = ", ".join(f"{name} {version}" for name, version in measured_on["libraries"].items() if version)
+    sys.stdout.write(f"On {measured_on['cpu']}, {cores} cores, {measured_on['system']}, {libraries}\n")
     for model in MODELS:
         for threads in sorted({1, cores}):
             load_average = os.getloadavg()

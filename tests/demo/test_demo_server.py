@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import socket
 from urllib.parse import urlsplit
@@ -65,6 +66,19 @@ def test_what_the_page_needs_is_served(address):
 )
 def test_nothing_else_is_served(address, path):
     assert request(address, path)[0] == 404
+
+
+def test_the_readmes_ratios_are_those_of_the_json_file():
+    document = json.loads((demo.REPOSITORY / "docs" / "demo" / "time.json").read_text())
+    lines = []
+    for row in document["rows"]:
+        ratio = row["measurements"]["ratios"]["browser"]
+        lines.append(
+            f"| {row['config']['model']} | {row['config']['threads']} | {ratio['wall']:.2f} | "
+            f"{ratio['wall_lowest_round']:.2f}, {ratio['wall_highest_round']:.2f} | {row['load_average'][0]:.1f} |"
+        )
+    text = (demo.REPOSITORY / "docs" / "demo" / "README.md").read_text()
+    assert re.findall(r"^\| \S+-x\d \|.*$", text, re.MULTILINE) == lines
 
 
 def test_without_the_library(monkeypatch, capsys):
