@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,22 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("shared data is absent (expected ../shared with golden/ and data/)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_file() -> Callable[[str], Path]:
+    """Return a function from a name to a file of the released code's recorded outputs.
+
+    x2_60x60 is in the repository; a test of another is skipped by name where the shared data is absent.
+    """
+
+    def find(name: str) -> Path:
+        for folder in (REPOSITORY / "tests" / "data", REPOSITORY.parent / "shared" / "golden"):
+            if (folder / f"{name}.npz").is_file():
+                return folder / f"{name}.npz"
+        pytest.skip("shared data is absent (expected ../shared with golden/ and data/)")
+
+    return find
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -23,6 +23,7 @@ from train.checkpoint import read_checkpoint
 from train.data import PatchSource
 from train.fit import learning_rate
 from train.fit_config import FitConfig, parse_config
+from train.graph_picture import graph_loss
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["--network", "channels=8", "--network", "blocks=2", "--network", "graph_after=1", "--network", "window=4"]
@@ -208,6 +209,56 @@ def test_a_graph_without_embedding_is_refused(arguments, tmp_path, capsys):
     wrong = ["--embedding", str(tmp_path / "bare" / "last.pt"), "--output", str(tmp_path / "other")]
     assert main([*arguments, *wrong, "--steps", "1"]) == 1
     assert "no VGG19" in capsys.readouterr().err
+
+
+GRAPH_LOSS = ["--graph-loss", "0.5", "--learning-rate", "1e-3"]
+
+
+@pytest.mark.parametrize(("scale", "patch"), [("2", "16"), ("3", "18"), ("4", "16")])
+def test_the_graphs_own_picture_learns(arguments, scale, patch, tmp_path, monkeypatch):
+    """The second loss falls, at x4 too, where the picture is half as large as the photograph."""
+    seen = []
+
+    def spy(picture, hr):
+        seen.append(float(graph_loss(picture.detach(), hr)))
+        return graph_loss(picture, hr)
+
+    monkeypatch.setattr(fit, "graph_loss", spy)
+    assert main([*arguments, *GRAPH_LOSS, "--scale", scale, "--patch", patch, "--steps", "30"]) == 0
+    assert len(seen) == 30
+    assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5])
+    checkpoint = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert set(checkpoint.run.graph_picture) == {"weight", "bias"}
+    assert not [name for name in checkpoint.weights if "picture" in name], "the network itself does not hold it"
+
+
+def test_the_graphs_own_picture_is_averaged_down_at_x4():
+    picture, hr = torch.zeros(1, 3, 2, 2), torch.arange(4.0).repeat_interleave(12).view(1, 3, 4, 4)
+    assert graph_loss(picture, hr) == pytest.approx(float(hr.mean()))
+    assert graph_loss(torch.nn.functional.avg_pool2d(hr, 2), hr) == 0
+
+
+def test_a_run_with_the_second_loss_resumes_exactly(arguments, tmp_path):
+    command = [*arguments, *GRAPH_LOSS, "--muon", "0.01"]
+    assert main([*command, "--steps", "4"]) == 0
+    broken = [*command, "--output", str(tmp_path / "broken")]
+    assert main([*broken, "--steps", "2"]) == 0
+    halfway = read_checkpoint(tmp_path / "broken" / "last.pt").run.graph_picture["weight"]
+    assert main([*broken, "--steps", "4"]) == 0
+    assert_same_weights(tmp_path / "run", tmp_path / "broken")
+    assert not torch.equal(halfway, read_checkpoint(tmp_path / "broken" / "last.pt").run.graph_picture["weight"])
+
+
+def test_the_second_loss_neither_begins_nor_ends_along_a_run(arguments, capsys):
+    assert main([*arguments, *GRAPH_LOSS, "--steps", "1"]) == 0
+    assert main([*arguments, "--steps", "2"]) == 1
+    assert "graph_loss = 0.5, not 0.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("without", [["--stage", "backbone"], ["--network", "graph=none"]])
+def test_the_second_loss_needs_a_graph(arguments, without, capsys):
+    assert main([*arguments, *GRAPH_LOSS, *without, "--steps", "1"]) == 1
+    assert "Invalid graph_loss (0.5)" in capsys.readouterr().err
 
 
 # --- survival ---
