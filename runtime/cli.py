@@ -36,6 +36,7 @@ CLONE_COMMANDS = {
     "scoreboard": ("train.scoreboard", "main", "measure all methods on all test sets, and go on where it stopped"),
     "ablation": ("train.ablation", "main", "train and measure rows of the paper's tables"),
     "neighbors": ("train.neighbor_sheet", "main", "draw the patches that the graph finds for one place"),
+    "graph-report": ("train.graph_report", "main", "measure how much a network uses its graph"),
     "graphagg-star": ("train.figures", "graphagg_star_main", "enlarge without learning, by the picture's own patches"),
     "feature-maps": ("train.figures", "feature_maps_main", "draw the features before and after the graph"),
 }
