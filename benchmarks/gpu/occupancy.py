@@ -1,8 +1,8 @@
 """Print what each graph kernel takes of a multiprocessor, and what it moves and computes: no GPU is needed.
 
-    python -m benchmarks.gpu.occupancy
+    python -m benchmarks.gpu.occupancy [sm_80 sm_90 sm_120]
 
-Compiles the kernels (about two minutes) and reads their registers from ptxas. The blocks that fit on a multiprocessor
+Compiles the kernels and reads their registers from ptxas. The blocks that fit on a multiprocessor
 follow from them, from the shared memory and from the threads. docs/operators.md shows the tables.
 """
 
@@ -69,10 +69,10 @@ def registers(log: str) -> dict[tuple[str, str], int]:
     return {(architecture, name): int(used) for name, architecture, used in re.findall(pattern, log, re.DOTALL)}
 
 
-def compile_kernels() -> str:
-    """Compile the kernels for every architecture of the table; return what ptxas writes."""
+def compile_kernels(architectures: list[str]) -> str:
+    """Compile the kernels for each architecture; return what ptxas writes."""
     log = ""
-    for architecture in SHARED_KB:
+    for architecture in architectures:
         for source in SOURCES:
             command = ["nvcc", "-std=c++17", "-O3", "-cubin", f"-arch={architecture}", "-Xptxas=-v", str(source)]
             try:
@@ -141,8 +141,12 @@ def work_table() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
-    sys.stdout.write("\n".join([*occupancy_table(compile_kernels()), "", *work_table(), ""]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("architectures", nargs="*", metavar="sm_80", help=f"default: {', '.join(SHARED_KB)}")
+    architectures = parser.parse_args(argv).architectures or list(SHARED_KB)
+    if unknown := set(architectures) - set(SHARED_KB):
+        sys.exit(f"Invalid architecture ({', '.join(sorted(unknown))}). Supported values are {', '.join(SHARED_KB)}.")
+    sys.stdout.write("\n".join([*occupancy_table(compile_kernels(architectures)), "", *work_table(), ""]))
     return 0
 
 
