@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.precision import emulate_half
+from export.sample import sample
 from runtime.backends.onnx_runtime import onnxruntime
 from runtime.errors import IgnnError
 from runtime.pictures.psnr import psnr_db
@@ -94,13 +95,3 @@ def _difference(actual: NDArray, expected: NDArray) -> tuple[float, float]:
         return float("inf"), float("-inf")
     difference = actual.astype(np.float64) - expected
     return float(np.abs(difference).max()), psnr_db(actual, expected)
-
-
-def sample(N: int, H: int, W: int, seed: int) -> np.ndarray:
-    """Return images with smooth shading, edges and some noise: (N, 3, H, W) float32, whole numbers 0..255."""
-    generator = np.random.default_rng(seed)
-    y, x = np.mgrid[:H, :W].astype(np.float32)
-    phase = generator.uniform(0, 6, (N, 3, 1, 1)).astype(np.float32)
-    slope = generator.uniform(0.05, 0.4, (N, 3, 1, 1)).astype(np.float32)
-    shading = 120 + 60 * np.sin(slope * x + phase) + 40 * np.sign(np.sin(0.3 * (x + 2 * y) + phase))
-    return np.clip(np.round(shading + generator.normal(0, 4, (N, 3, H, W))), 0, 255).astype(np.float32)

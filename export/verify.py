@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from export.sample import sample
 from runtime.backends.onnx_file import read_facts
 from runtime.backends.opening import find_model_file
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     model = path.read_bytes()
     precision = read_facts(model, source=source).properties.get(Key.PRECISION, "fp32")
     bound = BOUNDS_DB.get(precision, BOUNDS_DB["fp32"])
-    lr = picture() if arguments.image is None else _read(arguments.image)
+    lr = sample(1, 96, 130, seed=0) if arguments.image is None else _read(arguments.image)
     sys.stdout.write(f"{source} ({precision}), lr {' x '.join(map(str, lr.shape))}\n")
     runs: dict[str, Callable[[], Map]] = {
         "PyTorch": lambda: _pytorch(arguments.checkpoint, lr),
@@ -133,15 +134,6 @@ def _polygraphy() -> tuple[ModuleType, ModuleType]:
         ) from error
     G_LOGGER.module_severity = G_LOGGER.CRITICAL + 1
     return comparator, struct
-
-
-def picture() -> Map:
-    """An image of shading, edges and noise: (1, 3, 96, 130) float32, whole numbers 0..255."""
-    y, x = np.mgrid[:96, :130].astype(np.float32)
-    phase = np.arange(3, dtype=np.float32)[:, None, None]
-    shading = 120 + 60 * np.sin(0.1 * x + phase) + 40 * np.sign(np.sin(0.3 * (x + 2 * y) + phase))
-    noise = np.random.default_rng(0).normal(0, 4, shading.shape)
-    return np.clip(np.round(shading + noise), 0, 255).astype(np.float32)[None]
 
 
 def _read(path: Path) -> Map:

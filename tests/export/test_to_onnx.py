@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from export import to_onnx
-from export.check import ExportError, sample
+from export.check import ExportError
 from export.precision import round_weights
+from export.sample import sample
 from export.to_onnx import export_onnx
 from runtime import SuperResolver
 from runtime.cli import run_command
