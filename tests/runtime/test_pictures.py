@@ -246,7 +246,7 @@ def test_all_frames_of_an_animation(upscale, resolver, sample, tmp_path, suffix)
     )
     arguments = ("--lossless",) if suffix == ".webp" else ()
     result = Image.open(upscale(source, suffix, *arguments))
-    assert result.n_frames == 5
+    assert result.n_frames == 5  # type: ignore[attr-defined]
     sizes, durations = [], []
     for frame in ImageSequence.Iterator(result):
         frame.load()
@@ -270,7 +270,7 @@ def test_an_animation_with_transparency(upscale, tmp_path):
         frames.append(frame)
     frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:], duration=100, disposal=2, loop=0)
     result = Image.open(upscale(tmp_path / "in.gif", ".gif"))
-    assert result.n_frames == 3
+    assert result.n_frames == 3  # type: ignore[attr-defined]
     for index in range(3):
         result.seek(index)
         alpha = np.asarray(result.convert("RGBA"))[24, :, 3]
@@ -292,7 +292,7 @@ def test_pages_of_a_tiff(upscale, sample, tmp_path):
     small = Image.open(sample).resize((30, 20))
     small.save(tmp_path / "in.tif", save_all=True, append_images=[small.resize((10, 12)).convert("L")])
     result = Image.open(upscale(tmp_path / "in.tif", ".tif"))
-    assert result.n_frames == 2
+    assert result.n_frames == 2  # type: ignore[attr-defined]
     result.seek(1)
     assert (result.size, result.mode) == ((20, 24), "L")
 

@@ -50,7 +50,7 @@ def test_all_frames_and_alpha_are_in_the_download(x2_model, tmp_path):
     frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], duration=50)
     *_, download = ui.upscale(ui.Models([x2_model]), str(tmp_path / "in.png"), "x2", tmp_path, 10_000)
     result = Image.open(download)
-    assert (result.n_frames, result.mode, result.size) == (3, "RGBA", (40, 32))
+    assert (result.n_frames, result.mode, result.size) == (3, "RGBA", (40, 32))  # type: ignore[attr-defined]
 
 
 def test_uploads_that_are_refused(x2_model, sample, tmp_path):
