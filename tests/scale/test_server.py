@@ -253,3 +253,29 @@ def test_options_of_a_local_network_are_refused_with_a_server(server, tmp_path, 
     assert not (tmp_path / "b.png").exists()
     assert cli.main(command) == 0
     assert Image.open(tmp_path / "b.png").size == (32, 32)
+
+
+def test_a_full_queue_refuses_and_the_client_comes_again(real_server, server, resolver):
+    client = pytest.importorskip("tritonclient.grpc")
+    small = type(server)("--model", "ignn-s-x2", "--threads", "1", "--queue", "1")
+    small.start()
+    try:
+        image = np.random.default_rng(3).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+
+        def ask(_):
+            try:
+                return infer_array("grpc", small, image)
+            except client.InferenceServerException as error:
+                return error
+
+        with ThreadPoolExecutor(16) as threads:
+            results = list(threads.map(ask, range(16)))
+        refused = [result for result in results if isinstance(result, client.InferenceServerException)]
+        assert refused
+        assert len(refused) < 16
+        assert {error.status() for error in refused} == {"StatusCode.UNAVAILABLE"}
+        with RemoteResolver(small.grpc, in_flight=8) as remote:
+            for result in remote.map([image] * 16):
+                assert np.array_equal(result, resolver(image))
+    finally:
+        small.stop()
