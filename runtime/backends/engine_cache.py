@@ -17,6 +17,14 @@ logger = logging.getLogger("ignn")
 
 MAGIC = b"IGNN engine 1\n"
 
+SMALLEST_SIDE = 256
+"""Engines are built for sides of this times a power of two, so that few of them serve all sizes."""
+
+
+def side_to_build(side: int) -> int:
+    """Return the side, in LR pixels, that an engine is built for to serve this one."""
+    return SMALLEST_SIDE << max(0, (side - 1).bit_length() - (SMALLEST_SIDE - 1).bit_length())
+
 
 @dataclass(frozen=True)
 class EngineKey:

@@ -64,3 +64,21 @@ def check_plugin(plugin: Path | None) -> Path:
     if named.is_file():
         return named.resolve()
     raise BackendUnavailableError(f"There is no plugin library {named}. Build it with: {build_command()}")
+
+
+def find_plugin(engine: bytes | None) -> Path | None:
+    """Return the plugin library that has to be loaded for an engine; None for one that holds it.
+
+    Args:
+        engine: the engine's content; None: engines that are still to be built, which need the library.
+
+    Raises:
+        BackendUnavailableError: if engines are to be built and the library is not there.
+    """
+    try:
+        library = check_plugin(None)
+    except BackendUnavailableError:
+        if engine is None:
+            raise
+        return None  # it may be inside; if not, TensorRT says what it misses
+    return None if engine is not None and library.read_bytes() in engine else library

@@ -19,20 +19,17 @@ from ..metadata import ModelMetadata, read_metadata
 from . import BackendMemoryError, Values, non_finite
 from .cuda import Device, Lane
 from .engine_build import BuildRequest, Profile, Size, build_engine
-from .engine_cache import EngineCache, EngineKey
+from .engine_cache import EngineCache, EngineKey, side_to_build
 from .engine_file import EngineFacts
 from .onnx_file import read_facts
 from .pixels import find_pixel_kernels
-from .plugin_library import build_command, check_plugin
+from .plugin_library import build_command, find_plugin
 from .tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
 
 logger = logging.getLogger("ignn")
 
 LANES = 3
 """Inputs in flight: one is copied to the device and one back while the network runs on a third."""
-
-SMALLEST_SIDE = 256
-"""Engines are built for sides of this times a power of two, so that few of them serve all sizes."""
 
 PIXELS_IN, PIXELS_OUT = "8-bit lr", "8-bit sr"
 """Names of the pictures in a lane's memory, beside the network's tensors."""
@@ -89,7 +86,7 @@ class TrtBackend:
         self._cache = cache or EngineCache()
         self._said: list[str] = []
         self._logger = make_logger(self._trt, self._said.append)
-        self._plugin = _find_plugin(engine) if network.operator_calls else None
+        self._plugin = find_plugin(engine) if network.operator_calls else None
         if self._plugin is not None and not load_plugin(self._trt, self._logger, self._plugin):
             raise BackendUnavailableError(
                 self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
@@ -233,7 +230,7 @@ class TrtBackend:
                 f"ignn build {self._source} --max {'x'.join(map(str, size))}"
             )
         n, height, width = size
-        maximum = (n, _side(height), _side(width))
+        maximum = (n, side_to_build(height), side_to_build(width))
         wanted = Profile((1, 1, 1), maximum, maximum)
         self._engine = self._context = self._profile = None  # frees its memory before more is taken
         key = EngineKey(
@@ -325,17 +322,6 @@ class TrtBackend:
         return f"{NAMES[self._flavor]} {self._trt.__version__} {what}{said}."
 
 
-def _find_plugin(engine: bytes | None) -> Path | None:
-    """The plugin library that has to be loaded: none for an engine that holds it."""
-    try:
-        library = check_plugin(None)
-    except BackendUnavailableError:
-        if engine is None:
-            raise
-        return None  # it may be inside; if not, TensorRT says what it misses
-    return None if engine is not None and library.read_bytes() in engine else library
-
-
 def _size_of(lr: Values) -> Size:
     """N, H, W of (N, H, W, 3) uint8 or (N, 3, H, W) float32."""
     n, height, width = lr.shape[:3] if lr.dtype == np.uint8 else (lr.shape[0], *lr.shape[2:])
@@ -346,8 +332,3 @@ def _values(size: Size) -> int:
     """Values of a picture of that size."""
     n, height, width = size
     return 3 * n * height * width
-
-
-def _side(side: int) -> int:
-    """The side that an engine is built for, to serve this one."""
-    return SMALLEST_SIDE << max(0, (side - 1).bit_length() - (SMALLEST_SIDE - 1).bit_length())

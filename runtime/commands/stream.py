@@ -116,7 +116,7 @@ def upscale_stream(
     convert = resolver.network.converter(rows.dtype, grey=rows.channels == 1)
     bands = resolver.network.bands(rows.read_crop, plan, convert, progress)
     shape = (rows.height * resolver.scale, rows.width * resolver.scale, rows.channels)
-    with atomic_path(target) as temporary:
+    with atomic_path(target, error=ImageWriteError) as temporary:
         if format_of(target).pillow == "PNG":
             with temporary.open("wb") as file:
                 write_png_rows(file, shape, rows.dtype, bands, icc=rows.icc)

@@ -80,7 +80,7 @@ def upscale_video(
             parts = _encode_groups(av, resolver, container, target, groups, quality, progress)
         if not parts:
             raise ImageReadError(f"{source} has no frame that can be decoded.")
-        with atomic_path(target) as temporary:
+        with atomic_path(target, error=ImageWriteError) as temporary:
             _join(av, source, parts, temporary, SUFFIXES[target.suffix.lower()])
     except av.FFmpegError as error:
         raise ImageReadError(f"{source} cannot be enlarged to {target.name}: {error}.") from error
@@ -119,7 +119,7 @@ def _encode_groups(
         if path.is_file():
             done += sum(1 for _ in group)
         else:
-            with atomic_path(path) as temporary:
+            with atomic_path(path, error=ImageWriteError) as temporary:
                 for _ in _encode_group(av, resolver, stream, group, temporary, target.suffix.lower(), quality):
                     done += 1
                     progress(done, total)

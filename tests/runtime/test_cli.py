@@ -184,7 +184,7 @@ def test_a_command_whose_extra_is_absent(ignn, monkeypatch):
     code, _, error = ignn("learn")
     assert code == 1
     assert "module_that_is_absent" in error
-    assert "pip install 'ignn[train]'" in error
+    assert "pip install 'ignn[train,cpu]'" in error
 
 
 def test_a_clones_command_outside_one(ignn, monkeypatch):
