@@ -126,7 +126,7 @@ def straightforward(net: IGNN, lr: Tensor) -> Tensor:
         return F.unfold(image, 3 * step, stride=2 * step)
 
     def fold(patches: Tensor) -> Tensor:
-        """(N, k, channels * 9 s^2, m1 * m2) to (N * k, channels, sH, sW)."""
+        """Fold (N, k, channels * 9 s^2, m1 * m2) to (N * k, channels, sH, sW)."""
         size = (s * (2 * m1 + 1), s * (2 * m2 + 1))
         patches = patches.flatten(0, 1)
         count = F.fold(torch.ones_like(patches[:1, : 9 * s * s]), size, 3 * s, stride=2 * s)

@@ -47,5 +47,5 @@ def _cells(line: str) -> list[str]:
 
 
 def _psnr(cell: str) -> float | None:
-    """PSNR of a cell such as `37.45 / 0.9588`."""
+    """Return the PSNR of a cell such as `37.45 / 0.9588`."""
     return None if cell == "not measured" else float(cell.split("/")[0])

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def describe(report: BuildReport, request: BuildRequest) -> list[str]:
-    """What was built, a line each: the plugin's layers, where its library is, and the types of the convolutions."""
+    """Describe what was built, a line each: the plugin's layers, where its library is, the convolutions' types."""
     if not report.operator_calls:
         graph = "The network has no graph operators and needs no plugin."
     elif report.plugin_layers:

@@ -96,7 +96,7 @@ def compare(expected: Map, actual: Map, bound_db: float) -> tuple[bool, str]:
         runs.add([{OUTPUT: sr}], runner_name=name)
 
     def psnr(reference: Mapping[str, Map], other: Mapping[str, Map]) -> dict[str, object]:
-        """Polygraphy's own takes the picture's largest value for the peak, which fails dark pictures."""
+        """Compare by a peak of 255: Polygraphy's own takes the picture's largest value, which fails dark pictures."""
         threshold = comparator.PsnrThreshold(bound_db)
         return {name: comparator.PsnrResult(_psnr_db(sr, other[name]), threshold) for name, sr in reference.items()}
 
@@ -116,14 +116,14 @@ def compare(expected: Map, actual: Map, bound_db: float) -> tuple[bool, str]:
 
 
 def _psnr_db(expected: Map, actual: Map) -> float:
-    """PSNR (peak 255) in dB; NaN, which no bound accepts, for other shapes and values that are not finite."""
+    """Return the PSNR (peak 255) in dB; NaN, which no bound accepts, for other shapes and non-finite values."""
     if expected.shape != actual.shape:
         return float("nan")
     return psnr_db(actual, expected)
 
 
 def _polygraphy() -> tuple[ModuleType, ModuleType]:
-    """Its comparator and its containers, silenced: what they say, the result says."""
+    """Import its comparator and containers, silenced: what they say, the result says."""
     try:
         from polygraphy import comparator
         from polygraphy.comparator import struct

@@ -81,7 +81,7 @@ def _inner_luma(
 
 
 def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian mean of each 11 x 11 window that lies inside the image."""
+    """Return the Gaussian mean of each 11 x 11 window that lies inside the image."""
     offset = np.arange(_SSIM_SIDE) - _SSIM_SIDE // 2
     kernel = np.exp(-(offset**2) / (2 * _SSIM_SIGMA**2))
     kernel /= kernel.sum()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def _cubic(x: float) -> float:
-    """Keys' cubic convolution kernel, a = -0.5."""
+    """Return Keys' cubic convolution kernel, a = -0.5."""
     x = abs(x)
     if x <= 1:
         return 1.5 * x**3 - 2.5 * x**2 + 1

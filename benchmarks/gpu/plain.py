@@ -20,7 +20,7 @@ def _patches(x: Tensor, scale: int = 1) -> Tensor:
 
 
 def windowed_knn(query: Tensor, key: Tensor, k: int, window: int, scale: int) -> tuple[Tensor, Tensor]:
-    """As train.ops.windowed_knn, by the distances of all pairs."""
+    """Compute train.ops.windowed_knn by the distances of all pairs."""
     N, E, H, W = query.shape
     m1, m2 = H // 2, W // 2
     n1, n2 = key.shape[2] // 2, key.shape[3] // 2
@@ -42,7 +42,7 @@ def windowed_knn(query: Tensor, key: Tensor, k: int, window: int, scale: int) ->
 
 
 def adapn_gather(features: Tensor, index: Tensor, scale: int, eps: float) -> Tensor:
-    """As train.ops.adapn_gather, by gathering, normalising and folding whole patches."""
+    """Compute train.ops.adapn_gather by gathering, normalising and folding whole patches."""
     N, C, H, W = features.shape
     m1, m2 = index.shape[1:]
     queries = _patches(features).view(N, C, 9, -1)

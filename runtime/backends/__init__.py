@@ -47,7 +47,7 @@ class Backend(Protocol):
         (`non_finite`) where the network's values are not finite."""
 
     def run(self, lr: Values) -> Values:
-        """(N, 3, H, W) float32 RGB in the metadata's value range -> (N, 3, scale*H, scale*W) float32, not clamped.
+        """Run it: (N, 3, H, W) float32 RGB in the metadata's range -> (N, 3, scale*H, scale*W) float32, not clamped.
 
         Safe to call from several threads: they wait for one another.
 
@@ -56,7 +56,7 @@ class Backend(Protocol):
         """
 
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
-        """`run` of each, in order; a backend on a device copies some while it runs others.
+        """Run each, in order; a backend on a device copies some while it runs others.
 
         It takes at most four inputs more than it has given results, and keeps no result that the caller does not take.
         Other callers may have to wait until it ends, so the caller takes its results without waiting for anything else.

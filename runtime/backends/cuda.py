@@ -69,16 +69,16 @@ class Device:
             self._context.pop()
 
     def free_memory(self) -> int:
-        """Bytes free on the device."""
+        """Return the bytes that are free on the device."""
         with self.current():
             return int(self._cuda.mem_get_info()[0])
 
     def event(self) -> Any:  # noqa: ANN401 - pycuda has no types
-        """A point in a stream that other streams can wait for; call in `current()`."""
+        """Make a point in a stream that other streams can wait for; call in `current()`."""
         return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
 
     def lane(self) -> Lane:
-        """What one input in flight needs; call in `current()`."""
+        """Make what one input in flight needs; call in `current()`."""
         return Lane(self._cuda, self._graphs)
 
 
@@ -102,7 +102,7 @@ class Lane:
         return int(self._stream.handle)
 
     def address(self, name: str, size: int) -> int:
-        """The device address of `size` bytes."""
+        """Return the device address of `size` bytes."""
         memory, there = self._device.get(name, (None, 0))
         if there < size:
             self.forget()
@@ -138,7 +138,7 @@ class Lane:
         return self._enqueued
 
     def forget(self) -> None:
-        """The work that `enqueue` queues is another from now on: its shapes or addresses are."""
+        """Forget the captured work, because its shapes or addresses change."""
         if self._graph is not None:
             self._graphs.destroy(self._graph)
         self._graph, self._enqueued = None, False
@@ -147,11 +147,11 @@ class Lane:
         self.forget()
 
     def wait_for(self, event: Any) -> None:  # noqa: ANN401
-        """What is begun later waits for the event; one that was never recorded is over."""
+        """Make later work wait for the event; one that was never recorded is over."""
         self._stream.wait_for_event(event)
 
     def record(self, event: Any) -> None:  # noqa: ANN401
-        """The event is over when all begun so far is."""
+        """Put the event after all work begun so far."""
         event.record(self._stream)
 
     def result(self, name: str, size: int) -> NDArray[np.uint8]:
@@ -185,7 +185,7 @@ class Graphs:
         self._usable = self._driver is not None
 
     def capture(self, stream: int, work: Callable[[], bool]) -> ctypes.c_void_p | None:
-        """What `work` queues on the stream, ready to launch; nothing runs yet. None if it cannot be captured."""
+        """Capture what `work` queues on the stream, ready to launch; nothing runs yet. None if it cannot be."""
         if not self._usable:
             return None
         handle, graph, executable = ctypes.c_void_p(stream), ctypes.c_void_p(), ctypes.c_void_p()
@@ -239,7 +239,7 @@ class _GraphError(Exception):
 
 
 def load_driver() -> ctypes.CDLL:
-    """CUDA's driver library.
+    """Load CUDA's driver library.
 
     Raises:
         OSError: it is not installed.

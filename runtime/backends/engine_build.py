@@ -138,7 +138,7 @@ def build_engine(model: bytes, request: BuildRequest, output: Path, *, source: s
 
 
 def _check_output(output: Path) -> None:
-    """Before minutes of building: whether the result can be written."""
+    """Check, before minutes of building, that the result can be written."""
     if not output.parent.is_dir():
         raise UsageError(f"Folder {output.parent} does not exist. Create it first: mkdir -p {output.parent}")
     if output.is_dir():
@@ -181,7 +181,7 @@ def _run_child(request: BuildRequest, folder: Path, *, source: str, quiet: bool)
 
 
 def failure(request: BuildRequest, said: list[str], *, source: str, status: int) -> str:
-    """The message of a build that TensorRT did not finish: what it said, and what to do."""
+    """Return the message of a build that TensorRT did not finish: what it said, and what to do."""
     name = NAMES[request.flavor]
     quoted = "\n".join(f"  {line}" for line in (_ours(said) or said)[-6:]) or f"  (nothing; exit status {status})"
     if request.plugin is None:
@@ -197,7 +197,7 @@ def failure(request: BuildRequest, said: list[str], *, source: str, status: int)
 
 
 def _ours(said: list[str]) -> list[str]:
-    """What the plugins said: the cause, where TensorRT's own lines are its consequences."""
+    """Return what the plugins said: the cause; TensorRT's own lines are its consequences."""
     return [line for line in said if line.startswith("ignn::")]
 
 
@@ -236,7 +236,7 @@ class _Bar:
 
 
 def read_request(path: Path) -> tuple[BuildRequest, dict]:
-    """The request that `build_engine` wrote, and all beside it."""
+    """Read the request that `build_engine` wrote, and all beside it."""
     task = json.loads(path.read_text())
     values = task["request"]
     profile = Profile(**{name: tuple(size) for name, size in values.pop("profile").items()})

@@ -138,7 +138,7 @@ def _serialize(
 
 
 def _network_flags(trt: ModuleType) -> int:
-    """Strongly typed, which TensorRT 10 must be told and newer ones are anyway."""
+    """Ask for strong types, which TensorRT 10 must be told and newer ones have anyway."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 

@@ -97,7 +97,7 @@ def _system() -> int | None:
 
 
 def _cgroup() -> int | None:
-    """Bytes that the control groups of this process leave, its own and those above it."""
+    """Return the bytes that the control groups of this process leave, its own and those above it."""
     try:
         lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
@@ -120,7 +120,7 @@ def _cgroup() -> int | None:
 
 
 def _left_in(group: Path, limit: str, used: str, reclaimable: str) -> int | None:
-    """Bytes that one control group leaves; files read long ago count as free, for the system drops them first."""
+    """Return the bytes that one control group leaves; files read long ago are free: the system drops them first."""
     try:
         free = int((group / limit).read_text()) - int((group / used).read_text())
         stat = (group / "memory.stat").read_text().splitlines()

@@ -58,7 +58,7 @@ class PixelKernels:
 
 
 def find_pixel_kernels(unit: float) -> PixelKernels | None:
-    """The kernels of the plugin library; None, with a warning, where it is not at hand: floats cross the bus then."""
+    """Open the kernels of the plugin library; None, with a warning, where it is not at hand: floats are copied then."""
     try:
         return PixelKernels(check_plugin(None), unit=unit)
     except BackendUnavailableError as error:

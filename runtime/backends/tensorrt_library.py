@@ -23,7 +23,7 @@ _BINDINGS = "tensorrt_rtx_bindings"
 
 
 def check_flavor(name: str) -> Flavor:
-    """The flavor of that name.
+    """Return the flavor of that name.
 
     Raises:
         UsageError: there is none.
@@ -63,7 +63,7 @@ def import_tensorrt(flavor: Flavor) -> ModuleType:
 
 
 def make_logger(trt: ModuleType, said: Callable[[str], None]) -> object:
-    """A logger for TensorRT that hands each error's text to `said`."""
+    """Make a logger for TensorRT that hands each error's text to `said`."""
 
     class Logger(trt.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -99,7 +99,7 @@ def provider_libraries() -> list[Path]:
 
 
 def parser_environment(flavor: Flavor, links: Path) -> dict[str, str]:
-    """The environment of a process that parses ONNX files with TensorRT.
+    """Return the environment of a process that parses ONNX files with TensorRT.
 
     TensorRT-RTX's parser opens `libtensorrt_rtx.so`, a name that the provider's wheel lacks, and ends the process if
     it is not found. The search path is read when a process starts, so it takes one that starts with this.

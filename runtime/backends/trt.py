@@ -123,7 +123,7 @@ class TrtBackend:
         return next(self.run_all([lr]))
 
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
-        """`run` of each, in order, with copies beside the network. Other threads wait until the last is taken.
+        """Run each, in order, with copies beside the network. Other threads wait until the last is taken.
 
         Raises:
             BackendMemoryError: one did not fit in memory; those before it that were not yielded are lost.
@@ -210,7 +210,7 @@ class TrtBackend:
         return pixels[:-1].reshape(n, height, width, 3)
 
     def _check_output(self, size: Size, large: Size) -> None:
-        """An engine that gives more than is expected would write past the memory that is set apart for it."""
+        """Check the output's size: a larger one would be written past the memory that is set apart for it."""
         found, expected = tuple(self._context.get_tensor_shape(self._output)), (large[0], 3, *large[1:])
         if found != expected:
             raise EngineError(
@@ -311,7 +311,7 @@ class TrtBackend:
         return engine.create_execution_context(config)
 
     def _failure(self, what: str) -> Exception:
-        """What TensorRT said as an error: of memory, which the resolver can mend, or of the engine."""
+        """Return what TensorRT said as an error: of memory, which smaller tiles can mend, or of the engine."""
         text = " ".join(self._said).lower()
         if any(words in text for words in _MEMORY_WORDS):
             return BackendMemoryError(self._said[-1])
@@ -323,12 +323,12 @@ class TrtBackend:
 
 
 def _size_of(lr: Values) -> Size:
-    """N, H, W of (N, H, W, 3) uint8 or (N, 3, H, W) float32."""
+    """Return N, H, W of (N, H, W, 3) uint8 or (N, 3, H, W) float32."""
     n, height, width = lr.shape[:3] if lr.dtype == np.uint8 else (lr.shape[0], *lr.shape[2:])
     return n, height, width
 
 
 def _values(size: Size) -> int:
-    """Values of a picture of that size."""
+    """Return how many values a picture of that size has."""
     n, height, width = size
     return 3 * n * height * width

@@ -44,7 +44,7 @@ def bicubic(label: str, picture: Picture, size: tuple[int, int]) -> Entry:
 
 
 def psnr_db(a: Entry, b: Entry) -> float:
-    """PSNR of luma (BT.601, 0..255 range, all pixels) in dB; infinite for equal pictures."""
+    """Return the PSNR of luma (BT.601, 0..255 range, all pixels) in dB; infinite for equal pictures."""
     return metrics.psnr_db(_luma(a), _luma(b))
 
 

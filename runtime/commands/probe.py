@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Ask; return the exit code."""
+    """Ask the server for one small picture; return the exit code."""
     arguments = parser().parse_args(argv)
     probe = Probe(arguments.url, timeout_seconds=arguments.timeout)
     failed = 0
