@@ -58,7 +58,7 @@ class Backend(Protocol):
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         """Run each, in order; a backend on a device copies some while it runs others.
 
-        It takes at most four inputs more than it has given results, and keeps no result that the caller does not take.
+        It takes at most three inputs more than it has given results, and keeps no result that the caller does not take.
         Other callers may have to wait until it ends, so the caller takes its results without waiting for anything else.
 
         Raises:

@@ -133,10 +133,12 @@ class TrtBackend:
         with self._lock:
             try:
                 for lr in inputs:
-                    while begun and (len(begun) == LANES or _size_of(lr) != self._size):
+                    while begun and _size_of(lr) != self._size:
                         yield self._finish(*begun.popleft())
                     begun.append(self._begin(number % LANES, lr))
                     number += 1
+                    if len(begun) == LANES:  # before the next is read: no more than these are held
+                        yield self._finish(*begun.popleft())
                 while begun:
                     yield self._finish(*begun.popleft())
             finally:

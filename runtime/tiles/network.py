@@ -102,7 +102,7 @@ class TiledNetwork:
         """Run the network on an image that is read piece by piece; yield bands of rows from top to bottom.
 
         Args:
-            read_crop: returns a tile's crop; called in the plan's order. At most four crops are kept at a time.
+            read_crop: returns a tile's crop; called in the plan's order. At most three crops are kept at a time.
             plan: how the image is cut.
             convert: converts the network's values to the result's.
             progress: called with (tiles done, tiles in all).

@@ -39,8 +39,6 @@ class Overlapping:
         begun = deque()
         with self.lock:
             for lr in inputs:
-                if len(begun) == LANES:
-                    yield self.backend.run(begun.popleft())
                 if lr.size > self.most:
                     self.refused += 1
                     raise BackendMemoryError("out of memory")
@@ -49,6 +47,8 @@ class Overlapping:
                 self.sizes.append(len(lr))
                 begun.append(lr)
                 self.most_begun = max(self.most_begun, len(begun))
+                if len(begun) == LANES:
+                    yield self.backend.run(begun.popleft())
             while begun:
                 yield self.backend.run(begun.popleft())
 
@@ -110,7 +110,7 @@ def test_few_crops_are_kept_and_none_is_read_twice(x2_model, photograph, most):
     assert np.array_equal(np.concatenate(bands), SuperResolver(x2_model, tile=None)(photograph))
     assert read == list(plan)
     assert done == list(range(1, len(plan) + 1))
-    assert max(kept) == (LANES + 1 if most == 1 << 40 else 2)  # the last of them is read, not yet begun
+    assert max(kept) == (LANES if most == 1 << 40 else 2)  # the last of them is read, not yet begun
     assert backend.refused == (0 if most == 1 << 40 else 2)  # beside the one in flight, then by itself
 
 
