@@ -129,14 +129,12 @@ class TrtBackend:
             BackendMemoryError: one did not fit in memory; those before it that were not yielded are lost.
         """
         begun: deque[tuple[Lane, Size, bool]] = deque()
-        number = 0
         with self._lock:
             try:
-                for lr in inputs:
+                for number, lr in enumerate(inputs):
                     while begun and _size_of(lr) != self._size:
                         yield self._finish(*begun.popleft())
                     begun.append(self._begin(number % LANES, lr))
-                    number += 1
                     if len(begun) == LANES:  # before the next is read: no more than these are held
                         yield self._finish(*begun.popleft())
                 while begun:
