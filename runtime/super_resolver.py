@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.opening import find_model_file, open_backend, open_engine, tile_for
-from .errors import UsageError
+from .backends.opening import MOST_THREADS, find_model_file, open_backend, open_engine, tile_for
+from .errors import InvalidImageError, UsageError
 from .metadata import ModelMetadata
 from .pictures import picture as pictures
 from .tiles.network import TiledNetwork
@@ -77,16 +78,15 @@ class SuperResolver:
         value_range: str | None = None,
         max_pixels: int | None = None,
     ) -> None:
-        if tile is not None and tile != "auto" and not (isinstance(tile, int) and tile >= 1):
-            raise UsageError(f"Invalid tile ({tile!r}). Supported values are None, 'auto' and whole numbers from 1.")
-        if halo is not None and not 0 <= halo <= 4096:
-            raise UsageError(f"Invalid halo ({halo!r}). Supported values are None and 0 to 4096.")
-        if max_pixels is not None and max_pixels < 1:
-            raise UsageError(
-                f"Invalid max_pixels ({max_pixels!r}). Supported values are None and whole numbers from 1."
-            )
-        if threads is not None and not (isinstance(threads, int) and threads >= 1):
-            raise UsageError(f"Invalid threads ({threads!r}). Supported values are None and whole numbers from 1.")
+        if tile != "auto":
+            _check_whole("tile", tile, 1, more="'auto', ")
+        _check_whole("halo", halo, 0, 4096)
+        _check_whole("max_pixels", max_pixels, 1)
+        _check_whole("threads", threads, 1, MOST_THREADS)
+        _check_whole("scale", scale, 1, 16)
+        for name, value in (("model", model), ("engine", engine)):
+            if not (value is None or isinstance(value, (str, os.PathLike))):
+                raise UsageError(f"Invalid {name} ({value!r:.60}). A path is expected; `ignn models` lists names.")
         if engine is None and model is not None and Path(model).suffix == ".engine":
             model, engine = None, model
         if not (isinstance(device, int) and device >= 0):
@@ -138,7 +138,7 @@ class SuperResolver:
         return f"{self.fingerprint} {self.metadata} {self.description} {tiles}"
 
     @overload
-    def __call__(self, image: PathLike) -> Image.Image: ...
+    def __call__(self, image: PathLike | bytes | BinaryIO) -> Image.Image: ...
     @overload
     def __call__(self, image: Image.Image) -> Image.Image: ...
     @overload
@@ -147,29 +147,28 @@ class SuperResolver:
         """Enlarge an image.
 
         Args:
-            image: a path; a PIL image; or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA, of
-                uint8 (0..255), uint16 (0..65535) or floating point (0..1).
+            image: a path; the bytes of an image file, or a file opened in binary mode; a PIL image; or an array
+                (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), grey, RGB or RGBA, of uint8 (0..255), uint16 (0..65535) or
+                floating point (0..1).
 
         Returns:
-            The same kind of image, `scale` times as large: a PIL image for a path, an array of the same type and
+            The same kind of image, `scale` times as large: a PIL image for a file, an array of the same type and
             channels for an array.
 
         Raises:
             ImageReadError, ImageTooLargeError: the file cannot be read.
-            InvalidImageError: wrong shape, type or values.
+            InvalidImageError: no image, or one of wrong shape, type or values.
             DeviceMemoryError: there is no memory for the smallest tile, or for the result.
             NonFiniteOutputError: the network gave NaN or infinity.
         """
-        return _as_kind(self.upscale(self._picture(image)), image)
+        from .pictures.kinds import as_kind
+
+        return as_kind(self.upscale(self._picture(image)), image)
 
     def _picture(self, image: Any) -> pictures.Picture:  # noqa: ANN401 - what a call takes
-        if isinstance(image, (str, os.PathLike)):
-            from .pictures.read import read_still
+        from .pictures.kinds import picture_of
 
-            return read_still(Path(image), max_pixels=self._max_pixels)
-        if isinstance(image, np.ndarray):
-            return pictures.from_array(image)
-        return pictures.from_pil(image)
+        return picture_of(image, max_pixels=self._max_pixels)
 
     def map(self, images: Iterable[Any], *, batch: int = 1, ahead: int = 2) -> ResultIterator:
         """Enlarge a stream of images, each of any kind that a call takes.
@@ -190,9 +189,12 @@ class SuperResolver:
         for name, value in (("batch", batch), ("ahead", ahead)):
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"Invalid {name} ({value!r}). Whole numbers from 1 are supported.")
+        if isinstance(images, (str, bytes, os.PathLike)) or not hasattr(images, "__iter__"):
+            raise UsageError(f"Invalid images ({images!r:.60}). An iterable of images is expected, such as a list.")
+        from .pictures.kinds import as_kind
         from .tiles.mapping import ResultIterator
 
-        return ResultIterator(self.network, images, self._picture, _as_kind, batch=batch, ahead=ahead)
+        return ResultIterator(self.network, images, self._picture, as_kind, batch=batch, ahead=ahead)
 
     def upscale(self, source: pictures.Picture) -> pictures.Picture:
         """Enlarge one decoded picture; see `runtime.pictures.picture`."""
@@ -214,9 +216,22 @@ class SuperResolver:
 
         Returns:
             (scale * H, scale * W, 3) float32 RGB 0..255, not clamped and not rounded.
+
+        Raises:
+            InvalidImageError: another shape, or no numbers.
         """
-        return self.network.run(np.asarray(lr, np.float32), lambda sr: sr)
+        try:
+            lr = np.asarray(lr, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidImageError(f"Invalid input of the network: {error}. (H, W, 3) floats are expected.") from error
+        if lr.ndim != 3 or lr.shape[2] != 3 or lr.size == 0:
+            raise InvalidImageError(f"Invalid shape {lr.shape} for the network. (H, W, 3) is expected.")
+        return self.network.run(lr, lambda sr: sr)
 
 
-def _as_kind(picture: pictures.Picture, image: Any) -> Any:  # noqa: ANN401 - the kind that `image` is of
-    return pictures.to_array(picture, like=image) if isinstance(image, np.ndarray) else pictures.to_pil(picture)
+def _check_whole(name: str, value: object, least: int, most: int | None = None, *, more: str = "") -> None:
+    """Check that an argument is None or a whole number from `least` to `most`."""
+    if value is None or (isinstance(value, Integral) and least <= int(value) and (most is None or int(value) <= most)):
+        return
+    numbers = f"whole numbers from {least}" + (f" to {most}" if most is not None else "")
+    raise UsageError(f"Invalid {name} ({value!r}). Supported values are None, {more}{numbers}.")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 BACKENDS = ("ort", *FLAVORS)
 
+MOST_THREADS = 1024
+"""Most CPU threads of one run: each is started, and takes memory, whether there is a core for it or not."""
+
 
 def find_model_file(model: str | os.PathLike[str] | None) -> tuple[Path, str, str]:
     """Return the model's file, its name in messages, and its SHA-256 in hex.

@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from ..errors import InvalidImageError
+from ..errors import ImageReadError, InvalidImageError
 
 logger = logging.getLogger("ignn")
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """BT.601 weights of R, G, B."""
+
+FLOAT_SLACK = 1e-3
+"""How far floats may lie outside 0..1: what arithmetic in float16 and resampling round."""
 
 _SRGB_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
 
@@ -62,6 +65,8 @@ def from_array(array: NDArray[Any]) -> Picture:
 
     Raises:
         InvalidImageError: any other shape or type, no pixels, NaN, infinity, or floats outside 0..1.
+
+    Floats that miss 0..1 by rounding (`FLOAT_SLACK`) are clamped.
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InvalidImageError(
@@ -72,12 +77,15 @@ def from_array(array: NDArray[Any]) -> Picture:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise InvalidImageError("Invalid image: it has NaN or infinite values. Remove them with np.nan_to_num.")
-        if array.min() < 0 or array.max() > 1:
+        low, high = float(array.min()), float(array.max())
+        if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
+            remedy = "Clamp them with np.clip(image, 0, 1)" if low >= -1 and high <= 2 else "Divide by 255"
             raise InvalidImageError(
-                f"Invalid float image: values from {array.min():g} to {array.max():g}; 0..1 is expected. "
-                "Divide by 255, or give uint8."
+                f"Invalid float image: values from {low:.7g} to {high:.7g}; 0..1 is expected. {remedy}, or give uint8."
             )
         array = array.astype(np.float32)
+        if low < 0 or high > 1:
+            array = array.clip(0, 1)
     elif array.dtype.newbyteorder("=") in (np.uint8, np.uint16):
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
     else:
@@ -101,10 +109,12 @@ def from_pil(image: Image.Image) -> Picture:
     """Return the picture of a PIL image of any mode. CMYK, YCbCr, LAB and HSV become sRGB, and the log says so.
 
     Raises:
-        InvalidImageError: no pixels, or a mode without a range (32-bit integers or floats).
+        InvalidImageError: closed, no pixels, or a mode without a range (32-bit integers or floats).
+        ImageReadError: its file is truncated or damaged.
     """
     if 0 in image.size:
         raise InvalidImageError(f"Invalid image size {image.size}: it has no pixels.")
+    _load(image)
     icc, exif = image.info.get("icc_profile"), image.info.get("exif")
     if image.mode in _SRGB_MODES:
         image, icc = _to_srgb(image, icc), None
@@ -130,6 +140,22 @@ def from_pil(image: Image.Image) -> Picture:
     if not transparent:
         return Picture(values, icc=icc, exif=exif)
     return Picture(values[..., :-1], values[..., -1], icc=icc, exif=exif)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode a PIL image, which Pillow does on first use."""
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        if "closed" in str(error):
+            raise InvalidImageError(
+                "The PIL image is closed. Give it before its `with` block ends, or call its load() there."
+            ) from error
+        name = getattr(image, "filename", "") or "The file of the PIL image"
+        reason = str(error) or type(error).__name__
+        raise ImageReadError(f"{name} is damaged or truncated ({reason}). Replace it.") from error
 
 
 def to_pil(picture: Picture) -> Image.Image:

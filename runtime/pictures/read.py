@@ -82,10 +82,18 @@ def read_still(path: Path, *, max_pixels: int | None = None) -> Picture:
         ImageTooLargeError: more than `max_pixels` pixels, of all frames together (None: twice Pillow's
             `MAX_IMAGE_PIXELS`, as Pillow has it).
     """
-    content = read_file(path, max_pixels=max_pixels)
+    return only_frame(read_file(path, max_pixels=max_pixels), str(path))
+
+
+def only_frame(content: ImageFile, name: str) -> Picture:
+    """Return the one picture of a file.
+
+    Raises:
+        ImageReadError: it has more than one frame; the message begins with `name`.
+    """
     if len(content.frames) > 1:
         raise ImageReadError(
-            f"{path} has {len(content.frames)} frames, and one PIL image is asked for. Use `ignn upscale`."
+            f"{name} has {len(content.frames)} frames, and one PIL image is asked for. Use `ignn upscale`."
         )
     return content.frames[0]
 

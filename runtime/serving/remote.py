@@ -11,20 +11,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, BinaryIO, TypeVar, overload
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..clone import install_command
 from ..errors import BackendUnavailableError, ImageReadError, InvalidImageError, ServerError, UsageError
+from ..pictures.kinds import file_content
 from ..pictures.picture import from_pil, to_pil
-from ..pictures.read import ImageFile, read_bytes
+from ..pictures.read import ImageFile, only_frame, read_bytes
 from ..pictures.write import write_bytes
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Array = TypeVar("Array", bound=NDArray[Any])
 PathLike = str | os.PathLike[str]
@@ -100,7 +99,7 @@ class RemoteResolver:
         return self._in_flight
 
     @overload
-    def __call__(self, image: PathLike) -> Image.Image: ...
+    def __call__(self, image: PathLike | bytes | BinaryIO) -> Image.Image: ...
     @overload
     def __call__(self, image: Image.Image) -> Image.Image: ...
     @overload
@@ -167,15 +166,15 @@ class RemoteResolver:
         from .model import array_of, bytes_of
 
         if isinstance(image, np.ndarray):
-            return array_of(self._infer(bytes_of(image), {}), max_pixels=1 << 62)
+            return array_of(self._infer(bytes_of(np.asarray(image)), {}), max_pixels=1 << 62)
         if isinstance(image, (str, os.PathLike)):
             data = read_path(Path(image))
-        else:
+        elif isinstance(image, Image.Image):
             data = write_bytes(ImageFile([from_pil(image)], []), ".png")
+        else:
+            data = file_content(image)
         content = read_bytes(self._infer(data, {"format": "png"}), max_pixels=1 << 62)
-        if len(content.frames) > 1:
-            raise ImageReadError(f"The image has {len(content.frames)} frames, one is expected. Use `ignn upscale`.")
-        return to_pil(content.frames[0])
+        return to_pil(only_frame(content, "The picture"))
 
     def _infer(self, data: bytes, options: dict[str, Any]) -> bytes:
         """Send a file to the file model; return the enlarged file."""

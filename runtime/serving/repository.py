@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..backends.onnx_file import read_facts
-from ..backends.opening import find_model_file
+from ..backends.opening import MOST_THREADS, find_model_file
 from ..errors import ImageWriteError, UsageError
 from ..metadata import ModelMetadata, read_metadata
 from .limits import Limits
@@ -78,9 +78,9 @@ class Service:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("instances", self.instances), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise UsageError(f"Invalid --{name} ({value}). Supported values are whole numbers from 1.")
+        for name, value, most in (("instances", self.instances, 1 << 16), ("threads", self.threads, MOST_THREADS)):
+            if value is not None and not 1 <= value <= most:
+                raise UsageError(f"Invalid --{name} ({value}). Supported values are whole numbers from 1 to {most}.")
 
 
 def find_network(model: str) -> ServedNetwork:
