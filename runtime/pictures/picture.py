@@ -124,12 +124,14 @@ def from_pil(image: Image.Image) -> Picture:
             raise InvalidImageError(
                 f"Invalid 32-bit image: values from {values.min()} to {values.max()}; 0..65535 is expected."
             )
-        return Picture(values.astype(np.uint16)[..., None], icc=icc, exif=exif)
+        hidden = image.info.get("transparency")  # the one value of a 16-bit PNG that is transparent
+        alpha = None if hidden is None else np.where(values == hidden, 0, 65535).astype(np.uint16)
+        return Picture(values.astype(np.uint16)[..., None], alpha, icc=icc, exif=exif)
     if image.mode == "F":
         raise InvalidImageError(
             "Invalid image mode F (32-bit floats have no known range). Convert it to an array of 0..1, uint8 or uint16."
         )
-    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    transparent = image.has_transparency_data
     grey = image.mode in ("1", "L", "LA", "La")
     mode = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")
     if image.mode in ("La", "RGBa"):  # Pillow un-multiplies only into the mode of the same name

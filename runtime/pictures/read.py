@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as ImageFileType
 
 from ..errors import ImageReadError, ImageTooLargeError
+from .deep import read_deep_color
+from .frames import MAX_FRAMES, frames_of, of_one_size
 from .picture import Picture, from_pil
+from .source import Source
 
 logger = logging.getLogger("ignn")
 
@@ -33,11 +31,6 @@ LAYOUT_TAGS = frozenset(range(254, 347)) - {270, 271, 272, 274, 305, 306, 315, 3
     34675,
 }
 """Tags of a TIFF's own directory, which Pillow gives as EXIF, that say how *its* pixels are stored."""
-
-MAX_FRAMES = 10_000
-"""Most frames of one animation that are read."""
-
-_limit_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -55,23 +48,6 @@ class ImageFile:
     durations_ms: list[int]
     loop: int = 0
     format: str | None = None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where an image file lies.
-
-    Attributes:
-        name: what errors call it.
-        file: its path, or its bytes.
-    """
-
-    name: str
-    file: Path | bytes
-
-    def open(self) -> ImageFileType:
-        """Read the header."""
-        return Image.open(io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file)
 
 
 def read_still(path: Path, *, max_pixels: int | None = None) -> Picture:
@@ -104,7 +80,7 @@ def read_file(path: Path, *, max_pixels: int | None = None) -> ImageFile:
         raise ImageReadError(f"There is no file {path}.")
     if path.is_dir():
         raise ImageReadError(f"{path} is a folder; a file is expected.")
-    return _read_source(_Source(str(path), path), path.stat().st_size, max_pixels)
+    return _read_source(Source(str(path), path, max_pixels), path.stat().st_size)
 
 
 def read_bytes(data: bytes, *, name: str = "The picture", max_pixels: int | None = None) -> ImageFile:
@@ -119,18 +95,18 @@ def read_bytes(data: bytes, *, name: str = "The picture", max_pixels: int | None
         ImageReadError: empty, truncated, not an image.
         ImageTooLargeError: more than `max_pixels` pixels, of all frames together.
     """
-    return _read_source(_Source(name, data), len(data), max_pixels)
+    return _read_source(Source(name, data, max_pixels), len(data))
 
 
-def _read_source(source: _Source, size: int, max_pixels: int | None) -> ImageFile:
+def _read_source(source: Source, size: int) -> ImageFile:
     name = source.name
     if size == 0:
         raise ImageReadError(f"{name} is empty (0 bytes). Replace it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about odd metadata and about sizes that are checked here
-            with _opened(source, max_pixels) as image:
-                return _read(source, image, max_pixels)
+            with source.opened() as image:
+                return _read(source, image)
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{name} is not an image in a format that Pillow reads. Convert it to PNG.") from error
     except (ImageReadError, ImageTooLargeError):
@@ -145,95 +121,29 @@ def _read_source(source: _Source, size: int, max_pixels: int | None) -> ImageFil
         ) from error
 
 
-@contextmanager
-def _opened(source: _Source, max_pixels: int | None) -> Iterator[ImageFileType]:
-    pillow = Image.MAX_IMAGE_PIXELS
-    limit = _limit(max_pixels)
-    if limit is None or pillow is None or limit <= 2 * pillow:
-        image = source.open()
-    else:
-        # Pillow's limit is global to the process: lift it for this header only, and only if a larger one was asked for.
-        with _limit_lock:
-            Image.MAX_IMAGE_PIXELS = limit
-            try:
-                image = source.open()
-            finally:
-                Image.MAX_IMAGE_PIXELS = pillow
-    with image:
-        pixels = image.width * image.height
-        _check_pixels(source.name, f"{image.width} x {image.height} = ", pixels, limit)
-        yield image
-
-
-def _limit(max_pixels: int | None) -> int | None:
-    if max_pixels is not None or Image.MAX_IMAGE_PIXELS is None:
-        return max_pixels
-    return 2 * Image.MAX_IMAGE_PIXELS
-
-
-def _check_pixels(name: str, what: str, pixels: int, limit: int | None) -> None:
-    if limit is not None and pixels > limit:
-        raise ImageTooLargeError(
-            f"{name} has {what}{pixels:,} pixels; the limit is {limit:,}. "
-            f"If you trust it, give --max-pixels {pixels} (in Python max_pixels={pixels})."
-        )
-
-
-def _read(source: _Source, image: ImageFileType, max_pixels: int | None) -> ImageFile:
-    count, limit = getattr(image, "n_frames", 1), _limit(max_pixels)
+def _read(source: Source, image: ImageFileType) -> ImageFile:
+    which = frames_of(image, source.name)
+    count = len(which.indexes)
     if count > MAX_FRAMES:
         raise ImageTooLargeError(f"{source.name} has {count} frames; at most {MAX_FRAMES} are read.")
-    if image.format == "MPO":  # a photograph with a preview or a second view behind it
-        count = 1
-    if count == 1 and (deep := _read_deep_color(source, image, max_pixels)) is not None:
+    if count == 1 and (deep := read_deep_color(source, image)) is not None:
+        deep = replace(deep, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
         return ImageFile([_oriented(deep, image)], [], format=image.format)
     frames, durations, pixels = [], [], 0
-    for index in range(count):
-        image.seek(index)
+    for index in which.indexes:
+        if which.animated or which.pages:
+            image.seek(index)
         # All frames are kept, so all count; those of an animation have one size, pages of a TIFF their own.
         size = image.width * image.height
         pixels += size
-        later = 0 if image.format == "TIFF" else (count - index - 1) * size
-        _check_pixels(source.name, f"{count} frames with " if count > 1 else "", pixels + later, limit)
+        later = 0 if which.pages else (which.indexes[-1] - index) * size
+        source.check(f"{count} frames with " if count > 1 else "", pixels + later)
         image.load()
         frames.append(_oriented(from_pil(image), image))
         durations.append(round(image.info.get("duration", 100) or 100))
-    animated = count > 1 and image.format != "TIFF"
-    loop = int(image.info.get("loop", 1 if animated else 0))
-    return ImageFile(frames, durations if animated else [], loop, image.format)
-
-
-def _read_deep_color(source: _Source, image: ImageFileType, max_pixels: int | None) -> Picture | None:
-    """Return 16-bit color of PNG and TIFF; None if the file has none.
-
-    Pillow keeps the upper byte of each value only. Decoding a second time, with the byte order turned round, gives the
-    lower bytes.
-    """
-    raw = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
-    if len(raw) != 1 or not isinstance(mode := raw.pop(), str) or ";16" not in mode or mode.startswith("I"):
-        return None
-    if mode == "LA;16B":  # 4 bytes a pixel, which is RGBA of 8 bits
-        values = _decode(source, "RGBA", max_pixels).astype(np.uint16)
-        color: NDArray[Any] = values[..., 0:1] << 8 | values[..., 1:2]
-        alpha: NDArray[Any] | None = values[..., 2] << 8 | values[..., 3]
-    else:
-        order = mode[-1]
-        turned = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[order]
-        high = _decode(source, mode, max_pixels).astype(np.uint16)
-        both = high << 8 | _decode(source, mode[:-1] + turned, max_pixels)
-        color = both[..., :3]
-        alpha = both[..., 3] if both.shape[2] == 4 else None
-    return Picture(color, alpha, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
-
-
-def _decode(source: _Source, raw_mode: str, max_pixels: int | None) -> NDArray[np.uint8]:
-    with _opened(source, max_pixels) as image:
-        image.tile = [
-            tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
-            for tile in image.tile
-        ]
-        image.load()
-        return np.asarray(image)
+    if not which.animated:
+        return ImageFile(frames, [], format=image.format)
+    return ImageFile(of_one_size(frames), durations, which.loop, image.format)
 
 
 def _oriented(picture: Picture, image: Image.Image) -> Picture:

@@ -215,6 +215,8 @@ def _write_pillow(
         images = _alike([to_pil(eight_bits(frame)) for frame in frames])
     else:
         images = [to_pil(frame) for frame in frames]
+    if target.pillow == "GIF":
+        images = [_with_sharp_alpha(image) for image in images]
     arguments: dict[str, Any] = {}
     if target.quality is not None:
         arguments["quality"] = target.quality if options.quality is None else options.quality
@@ -234,13 +236,26 @@ def _write_pillow(
     if len(images) > 1:
         arguments |= {"save_all": True, "append_images": images[1:]}
         if content.durations_ms:
-            arguments |= {"duration": content.durations_ms, "loop": content.loop}
-            if target.pillow == "GIF" and images[0].mode == "RGBA":
-                arguments["disposal"] = 2
+            arguments["duration"] = content.durations_ms
+            if target.pillow == "GIF":
+                if content.loop != 1:  # GIF counts how often it is shown again, and is silent about once
+                    arguments["loop"] = max(content.loop - 1, 0)
+                if images[0].mode == "RGBA":
+                    arguments["disposal"] = 2
+            else:
+                arguments["loop"] = content.loop
     first = images[0]
     for image in images:
         image.info.pop("exif", None)
     first.save(file, target.pillow, **arguments)
+
+
+def _with_sharp_alpha(image: Image.Image) -> Image.Image:
+    """Return the image with each pixel opaque or transparent: GIF holds no more, and Pillow takes 1 of 255 for all."""
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    image.putalpha(image.getchannel("A").point(lambda value: 255 if value >= 128 else 0))
+    return image
 
 
 def _has_directories(block: bytes | None) -> bool:

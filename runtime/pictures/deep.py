@@ -1,0 +1,59 @@
+"""16 bits a channel of color, which Pillow reads with 8."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile as ImageFileType
+
+from .picture import Picture
+from .source import Source
+
+_DEEP_MODES = ("RGB;16", "RGBA;16", "RGBX;16", "RGBa;16", "LA;16")
+"""Beginnings of Pillow's raw modes that hold more than Pillow keeps."""
+
+
+def read_deep_color(source: Source, image: ImageFileType) -> Picture | None:
+    """Return 16-bit color of PNG and TIFF; None if the file has none.
+
+    Pillow keeps the upper byte of each value only. Decoding a second time, with the byte order turned round, gives the
+    lower bytes.
+    """
+    raw = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in image.tile}
+    if len(raw) != 1 or not isinstance(mode := raw.pop(), str) or not mode.startswith(_DEEP_MODES):
+        return None
+    if mode == "LA;16B":  # 4 bytes a pixel, which is RGBA of 8 bits
+        values = _decode(source, "RGBA").astype(np.uint16)
+        color: NDArray[Any] = values[..., 0:1] << 8 | values[..., 1:2]
+        return Picture(color, values[..., 2] << 8 | values[..., 3])
+    order = mode[-1]
+    turned = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[order]
+    straight = mode.replace("a", "A")  # of colors multiplied by alpha Pillow would divide the bytes
+    high = _decode(source, straight).astype(np.uint16)
+    both = high << 8 | _decode(source, straight[:-1] + turned)
+    color, alpha = both[..., :3], both[..., 3] if both.shape[2] == 4 else None
+    if "a" in mode and alpha is not None:
+        share = np.maximum(alpha, 1)[..., None].astype(np.float64) / 65535
+        color = np.minimum(np.rint(color / share), 65535).astype(np.uint16)
+    return Picture(color, _where_not(color, image.info.get("transparency")) if alpha is None else alpha)
+
+
+def _where_not(color: NDArray[Any], transparent: Any) -> NDArray[Any] | None:  # noqa: ANN401 - as Pillow has it
+    """Return the alpha of a picture one color of which is transparent; None if none is."""
+    if transparent is None:
+        return None
+    hidden = (color == np.array(transparent, color.dtype)).all(axis=2)
+    return np.where(hidden, 0, 65535).astype(np.uint16)
+
+
+def _decode(source: Source, raw_mode: str) -> NDArray[np.uint8]:
+    with source.opened() as image:
+        image.tile = [
+            tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+            for tile in image.tile
+        ]
+        image.load()
+        return np.asarray(image)

@@ -1,0 +1,155 @@
+"""Image files of unusual kinds: each once came out wrong, or not at all."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from runtime import cli
+from runtime.commands import compare
+from runtime.pictures.picture import Picture
+from runtime.pictures.read import ImageFile, read_file, read_still
+from runtime.pictures.write import write_file
+
+png = pytest.importorskip("png", reason="needs pypng, of the test extra")
+tifffile = pytest.importorskip("tifffile")
+
+
+def write_psd(path: Path, values: np.ndarray) -> Path:
+    """A flattened Photoshop file: no layers."""
+    height, width, channels = values.shape
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, height, width, 8, 3)
+    planes = np.moveaxis(values, 2, 0).tobytes()
+    path.write_bytes(header + bytes(12) + struct.pack(">H", 0) + planes)
+    return path
+
+
+def test_a_flattened_psd(photograph, tmp_path):
+    source = write_psd(tmp_path / "in.psd", photograph[:20, :30])
+    assert np.array_equal(read_still(source).color, photograph[:20, :30])
+    sheet = tmp_path / "sheet.png"
+    assert compare.main([str(source), str(source), "-o", str(sheet)]) == 0
+
+
+def test_a_psd_does_not_end_a_batch(x2_model, photograph, tmp_path):
+    (tmp_path / "in").mkdir()
+    write_psd(tmp_path / "in" / "a.psd", photograph[:20, :30])
+    Image.fromarray(photograph[:20, :30]).save(tmp_path / "in" / "b.png")
+    inputs = [str(tmp_path / "in" / name) for name in ("a.psd", "b.png")]
+    assert cli.main(["upscale", *inputs, "-o", str(tmp_path / "out"), "--model", str(x2_model)]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png", "b.png"}
+
+
+def test_nearly_transparent_pixels_are_transparent_in_gif(tmp_path):
+    color = np.full((8, 8, 3), 200, np.uint8)
+    alpha = np.tile(np.array([0, 1, 3, 127, 128, 200, 254, 255], np.uint8), (8, 1))
+    write_file(ImageFile([Picture(color, alpha)], []), tmp_path / "out.gif")
+    result = np.asarray(Image.open(tmp_path / "out.gif").convert("RGBA"))[..., 3]
+    assert result[0].tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_sixteen_bit_cmyk_tiff_is_converted(tmp_path, caplog, byteorder):
+    inks = np.zeros((12, 16, 4), np.uint16)
+    inks[..., 1] = 65535  # magenta
+    tifffile.imwrite(tmp_path / "in.tif", inks, photometric="separated", byteorder=byteorder)
+    picture = read_still(tmp_path / "in.tif")
+    assert picture.alpha is None
+    assert picture.color[6, 8].tolist() == [255, 0, 255]
+    assert "CMYK converted" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transparent_color_of_a_sixteen_bit_png(tmp_path, channels):
+    values = np.arange(6 * 7 * channels, dtype=np.uint16).reshape(6, 7, channels) + 300
+    transparent = values[2, 3].tolist()
+    with (tmp_path / "in.png").open("wb") as file:
+        writer = png.Writer(7, 6, bitdepth=16, greyscale=channels == 1, transparent=transparent)
+        writer.write(file, values.reshape(6, -1).tolist())
+    picture = read_still(tmp_path / "in.png")
+    assert np.array_equal(picture.color, values)
+    assert picture.alpha.dtype == np.uint16
+    assert np.argwhere(picture.alpha == 0).tolist() == [[2, 3]]
+    assert np.unique(picture.alpha).tolist() == [0, 65535]
+
+
+def test_a_palette_with_alpha(x2_model, tmp_path):
+    from runtime import SuperResolver
+
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255, 0, 255], "RGBA")
+    image.paste(1, (0, 0, 8, 16))
+    result = SuperResolver(x2_model)(image)
+    assert result.mode == "RGBA"
+    assert result.getpixel((4, 16))[3] > 235
+    assert result.getpixel((28, 16))[3] < 20
+
+
+def test_colors_multiplied_by_a_sixteen_bit_alpha_are_divided(tmp_path):
+    alpha = np.array([[0, 1000, 32768, 65535]], np.uint16)
+    straight = np.full((1, 4, 3), 50_000.0)
+    multiplied = np.rint(straight * alpha[..., None] / 65535).astype(np.uint16)
+    values = np.concatenate([multiplied, alpha[..., None]], axis=2)
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="rgb", extrasamples=["assocalpha"])
+    picture = read_still(tmp_path / "in.tif")
+    assert np.array_equal(picture.alpha, alpha)
+    assert np.abs(picture.color[0, 1:].astype(int) - 50_000).max() <= 33
+
+
+def test_frames_of_different_extent(x2_model, tmp_path):
+    """The second frame reaches beyond the first one's canvas; what is written is decoded by an independent reader."""
+    small, large = Image.new("P", (10, 12), 1), Image.new("P", (20, 16), 1)
+    parts = []
+    for image in (small, large):
+        image.putpalette([0, 0, 0, 250, 20, 30])
+        image.save(tmp_path / "part.gif")
+        parts.append((tmp_path / "part.gif").read_bytes())
+    table = 13 + 3 * 2 ** ((parts[1][10] & 7) + 1)
+    (tmp_path / "in.gif").write_bytes(parts[0][:-1] + parts[1][table:])
+    assert len({frame.color.shape for frame in read_file(tmp_path / "in.gif").frames}) == 1
+    arguments = ["upscale", str(tmp_path / "in.gif"), "--model", str(x2_model), "-o", str(tmp_path / "out.png")]
+    assert cli.main(arguments) == 0
+    result = Image.open(tmp_path / "out.png")
+    frames = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(result)]
+    assert [frame.shape for frame in frames] == [(32, 40, 4)] * 2
+    assert frames[0][28, 36, 3] < 20
+    assert frames[1][28, 36, 3] > 235
+
+
+def loop_of(path: Path) -> int | None:
+    """What a file says about its loops, by Pillow: GIF counts repetitions, PNG and WebP times."""
+    return Image.open(path).info.get("loop")
+
+
+@pytest.mark.parametrize(("gif", "times"), [(None, 1), (0, 0), (1, 2), (2, 3)])
+def test_animations_are_shown_as_often_as_before(tmp_path, gif, times):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    named = {} if gif is None else {"loop": gif}
+    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:], duration=50, **named)
+    content = read_file(tmp_path / "in.gif")
+    assert content.loop == times
+    for suffix, said in ((".gif", gif), (".png", times), (".webp", times)):
+        write_file(content, tmp_path / f"out{suffix}")
+        assert loop_of(tmp_path / f"out{suffix}") == said
+        assert read_file(tmp_path / f"out{suffix}").loop == times
+
+
+def test_the_fallback_of_an_apng_is_no_frame(tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], duration=[70, 90], default_image=True)
+    content = read_file(tmp_path / "in.png")
+    assert content.durations_ms == [70, 90]
+    assert [frame.color[4, 4].tolist() for frame in content.frames] == [[0, 255, 0], [0, 0, 255]]
+
+
+def test_a_bmp_of_sixteen_bits_a_pixel(tmp_path):
+    values = np.array([[0xF800, 0x07E0], [0x001F, 0xFFFF]], "<u2")  # RGB565, the last row first
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    file = struct.pack("<2sIHHI", b"BM", 22 + len(header), 0, 0, 14 + len(header)) + header + values.tobytes()
+    (tmp_path / "in.bmp").write_bytes(file)
+    color = read_still(tmp_path / "in.bmp").color
+    assert color.tolist() == [[[0, 0, 255], [255, 255, 255]], [[255, 0, 0], [0, 255, 0]]]
