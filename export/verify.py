@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -162,7 +163,8 @@ def _onnx_runtime(path: Path, source: str, lr: Map) -> Map:
         from runtime.backends.ort import OrtBackend
     except ImportError as error:
         raise NotRunError(f"It cannot be imported ({error}): {install_command('cpu')}") from error
-    return OrtBackend(path, source=source, providers=["cpu"]).run(lr)
+    with closing(OrtBackend(path, source=source, providers=["cpu"])) as backend:
+        return backend.run(lr)
 
 
 def _tensorrt(model: bytes, source: str, flavor: Flavor, engine: Path | None, lr: Map) -> Map:
@@ -172,7 +174,8 @@ def _tensorrt(model: bytes, source: str, flavor: Flavor, engine: Path | None, lr
         content = None if engine is None else engine.read_bytes()
     except OSError as error:
         raise UsageError(f"Invalid --engine ({engine}): {error.strerror}. Make one with `ignn build`.") from error
-    return TrtBackend(model, source=source, flavor=flavor, engine=content).run(lr)
+    with closing(TrtBackend(model, source=source, flavor=flavor, engine=content)) as backend:
+        return backend.run(lr)
 
 
 def _parser() -> argparse.ArgumentParser:

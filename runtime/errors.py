@@ -66,6 +66,10 @@ class UsageError(IgnnError, ValueError):
     """An option has a value that is not accepted. The message lists those that are."""
 
 
+class ClosedError(IgnnError):
+    """The resolver was closed: its `with` block has ended, or `close()` was called. Make another."""
+
+
 class EngineBuildError(IgnnError):
     """TensorRT could not build the engine; nothing was written. The message holds what TensorRT or the plugin said."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ class SuperResolver:
 
     One resolver may be called from many threads: the network runs for one of them at a time (it uses all cores, or the
     whole device, by itself), which also bounds the memory. In asyncio: `await asyncio.to_thread(resolver, image)`.
+
+    The network's memory, on the host and on a device, is freed at the end of a `with` block, by `close()`, or when
+    nothing refers to the resolver any more.
 
     Args:
         model: path of an ONNX file made by `ignn export`, or the name of a bundled model (`ignn models`);
@@ -105,6 +108,19 @@ class SuperResolver:
         self.network = TiledNetwork(opened, tile=tile, halo=halo, self_ensemble=self_ensemble)
         self._max_pixels = max_pixels
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for the run under way, and free the network with its memory; closing again does nothing.
+
+        A later call, and what is left of a `map`, raise `ClosedError`. What is known of the network stays readable.
+        """
+        self.network.backend.close()
+
     @property
     def metadata(self) -> ModelMetadata:
         """Facts about the network."""
@@ -158,6 +174,7 @@ class SuperResolver:
         Raises:
             ImageReadError, ImageTooLargeError: the file cannot be read.
             InvalidImageError: no image, or one of wrong shape, type or values.
+            ClosedError: after `close()`.
             DeviceMemoryError: there is no memory for the smallest tile, or for the result.
             NonFiniteOutputError: the network gave NaN or infinity.
         """

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..errors import NonFiniteOutputError
+from ..errors import ClosedError, NonFiniteOutputError
 from ..metadata import ModelMetadata
 
 Values = NDArray[Any]
@@ -24,6 +24,11 @@ def non_finite(metadata: ModelMetadata) -> NonFiniteOutputError:
         f"The network ({metadata.name}, {metadata.precision}) gave NaN or infinite values. Use the fp32 file of this "
         "model, and report it with the image."
     )
+
+
+def closed(metadata: ModelMetadata) -> ClosedError:
+    """Return the error to raise for a run after `close()`."""
+    return ClosedError(f"The network ({metadata.name}) was closed. Open it again: SuperResolver(...).")
 
 
 class Backend(Protocol):
@@ -70,3 +75,9 @@ class Backend(Protocol):
 
     def free_memory(self) -> int:
         """Return the bytes that are free for a run now, on the device that the network runs on."""
+
+    def close(self) -> None:
+        """Wait for the run under way, and free the network, its session or engine, and its memory on the device.
+
+        Later runs raise `ClosedError`; closing again does nothing.
+        """

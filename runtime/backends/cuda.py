@@ -1,13 +1,19 @@
-"""Every call of pycuda and of CUDA's driver: the device, its memory, copies that run beside the network, graphs."""
+"""The CUDA device: its memory, copies that run beside the network, graphs.
+
+The only module that touches CUDA: by pycuda where it is installed, else by cuda-bindings, NVIDIA's own. Both go through
+the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use; it is kept until the process ends, as
+theirs is.
+"""
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import importlib
 import logging
-import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -15,83 +21,125 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailableError, IgnnError
 from . import BackendMemoryError
+from .cuda_bindings import BindingsDriver
+from .cuda_driver import INSTALL, Driver
+from .cuda_pycuda import PycudaDriver
 
 logger = logging.getLogger("ignn")
 
-THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads, as PyTorch's, may go on allocating memory."""
+
+def find_driver() -> Driver:
+    """Return pycuda's calls where it is installed, else those of cuda-bindings.
+
+    Raises:
+        BackendUnavailableError: neither can be imported.
+    """
+    try:
+        return PycudaDriver(importlib.import_module("pycuda.driver"))
+    except (ImportError, OSError) as error:
+        absent, reason = isinstance(error, ModuleNotFoundError), str(error)
+    try:
+        found = BindingsDriver(importlib.import_module("cuda.bindings.driver"))
+    except (ImportError, OSError) as error:
+        raise BackendUnavailableError(
+            f"Neither pycuda ({reason}) nor cuda-bindings ({error}) can be imported. Install one: {INSTALL}"
+        ) from error
+    if not absent:
+        logger.warning("pycuda cannot be imported (%s): CUDA is called through cuda-bindings", reason)
+    return found
 
 
 class Device:
-    """A CUDA device through its primary context, the one that PyTorch and ONNX Runtime use too.
+    """A CUDA device; get it by `open_device`.
 
     Attributes:
         name: the product's name.
         compute_capability: `8.6`.
-
-    Raises:
-        BackendUnavailableError: pycuda is not installed, or there is no such device.
     """
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int) -> None:
+        self._driver = find_driver()
         try:
-            self._cuda: Any = importlib.import_module("pycuda.driver")
-        except (ImportError, OSError) as error:
-            raise BackendUnavailableError(
-                f"pycuda cannot be imported ({error}). With the CUDA toolkit and an NVIDIA driver: pip install pycuda"
-            ) from error
-        try:
-            self._cuda.init()
-            count = self._cuda.Device.count()
+            count = self._driver.start()
             if index >= count:
                 raise BackendUnavailableError(f"There is no CUDA device {index}: {count} found. Type: ignn doctor")
-            device = self._cuda.Device(index)
-            self.name = str(device.name())
-            self.compute_capability = "{}.{}".format(*device.compute_capability())
-            self._context = device.retain_primary_context()
-            self._graphs = Graphs()
-        except self._cuda.Error as error:
+            self.name, capability = self._driver.open(index)
+        except self._driver.error as error:
             raise BackendUnavailableError(
                 f"CUDA found no device ({error}). Install the driver, or run elsewhere: --backend ort --provider cpu"
             ) from error
+        self.compute_capability = "{}.{}".format(*capability)
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the context this thread's. CUDA's errors become ours."""
-        self._context.push()
+        self._driver.push()
         try:
             yield
-        except self._cuda.MemoryError as error:
+        except self._driver.memory_error as error:
             raise BackendMemoryError(str(error)) from error
-        except self._cuda.Error as error:
+        except self._driver.error as error:
             raise IgnnError(f"CUDA failed on {self.name}: {error}. `ignn doctor` says what is installed.") from error
         finally:
-            self._context.pop()
+            self._driver.pop()
 
     def free_memory(self) -> int:
         """Return the bytes that are free on the device."""
         with self.current():
-            return int(self._cuda.mem_get_info()[0])
+            return self._driver.free_memory()
 
-    def event(self) -> Any:  # noqa: ANN401 - pycuda has no types
-        """Make a point in a stream that other streams can wait for; call in `current()`."""
-        return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
+    def lanes(self, count: int) -> list[Lane]:
+        """Make what so many inputs in flight need; call in `current()`."""
+        graphs = Graphs(self._driver)
+        return [Lane(self._driver, graphs) for _ in range(count)]
 
-    def lane(self) -> Lane:
-        """Make what one input in flight needs; call in `current()`."""
-        return Lane(self._cuda, self._graphs)
+    def retire(self, free: Callable[[], None]) -> None:
+        """Call `free` with the context current: now, or after the capture of a graph, which freeing would break.
+
+        For finalizers: Python may run them in any thread, at any point.
+        """
+        _retired.append((self, free))
+        _free_retired()
+
+
+@functools.cache
+def open_device(index: int = 0) -> Device:
+    """Return a CUDA device, the same object each time: pycuda frees memory through the context that it was taken with.
+
+    Raises:
+        BackendUnavailableError: neither pycuda nor cuda-bindings is installed, or there is no such device.
+    """
+    return Device(index)
+
+
+_retired: deque[tuple[Device, Callable[[], None]]] = deque()
+_capture = threading.local()
+
+
+def _free_retired() -> None:
+    if getattr(_capture, "under_way", False):
+        return
+    while _retired:
+        with suppress(IndexError):  # another thread took the last
+            device, free = _retired.popleft()
+            try:
+                with device.current():
+                    free()
+            except (IgnnError, BackendMemoryError) as error:
+                logger.warning("memory of %s could not be freed: %s", device.name, error)
 
 
 class Lane:
     """One input in flight: a stream, and pinned host memory and device memory that grow to the largest seen.
 
-    Every method is called in `Device.current()`.
+    Every method is called in `Device.current()`; `free` ends it.
     """
 
-    def __init__(self, cuda: Any, graphs: Graphs) -> None:  # noqa: ANN401
-        self._cuda, self._graphs = cuda, graphs
-        self._stream = cuda.Stream()
-        self._graph: ctypes.c_void_p | None = None
+    def __init__(self, driver: Driver, graphs: Graphs) -> None:
+        self._driver, self._graphs = driver, graphs
+        self._stream = driver.stream()
+        self._computed = driver.event()
+        self._graph: Any = None
         self._enqueued = False
         self._host: dict[str, NDArray[np.uint8]] = {}
         self._device: dict[str, tuple[Any, int]] = {}
@@ -99,7 +147,7 @@ class Lane:
     @property
     def stream(self) -> int:
         """The stream's handle."""
-        return int(self._stream.handle)
+        return self._driver.stream_handle(self._stream)
 
     def address(self, name: str, size: int) -> int:
         """Return the device address of `size` bytes."""
@@ -108,8 +156,8 @@ class Lane:
             self.forget()
             if memory is not None:
                 del self._device[name]
-                memory.free()
-            self._device[name] = self._cuda.mem_alloc(size), size
+                self._driver.free(memory)
+            self._device[name] = self._driver.allocate(size), size
         return int(self._device[name][0])
 
     def upload(self, name: str, values: NDArray[Any]) -> int:
@@ -117,12 +165,12 @@ class Lane:
         address = self.address(name, values.nbytes)
         host = self._pinned(name, values.nbytes)
         np.copyto(host.view(values.dtype).reshape(values.shape), values)
-        self._cuda.memcpy_htod_async(address, host, self._stream)
+        self._driver.upload(address, host, self._stream)
         return address
 
     def download(self, name: str, size: int) -> None:
         """Begin to copy `size` bytes back."""
-        self._cuda.memcpy_dtoh_async(self._pinned(name, size), self.address(name, size), self._stream)
+        self._driver.download(self._pinned(name, size), self.address(name, size), self._stream)
 
     def enqueue(self, work: Callable[[], bool]) -> bool:
         """Queue the same work each time: `work` queues it on this stream, and returns whether it could.
@@ -131,28 +179,25 @@ class Lane:
         a graph, which is launched from then on. `forget()` begins anew.
         """
         if self._graph is None and self._enqueued:
-            self._graph = self._graphs.capture(self.stream, work)
-        if self._graph is not None and self._graphs.launch(self._graph, self.stream):
+            self._graph = self._graphs.capture(self._stream, work)
+        if self._graph is not None and self._graphs.launch(self._graph, self._stream):
             return True
         self._enqueued = work()
         return self._enqueued
 
     def forget(self) -> None:
         """Forget the captured work, because its shapes or addresses change."""
-        if self._graph is not None:
-            self._graphs.destroy(self._graph)
-        self._graph, self._enqueued = None, False
+        graph, self._graph, self._enqueued = self._graph, None, False
+        if graph is not None:
+            self._driver.destroy_graph(graph)
 
-    def __del__(self) -> None:
-        self.forget()
+    def wait_for(self, other: Lane) -> None:
+        """Make later work wait for what the other lane had computed at its last `mark`; without one, for nothing."""
+        self._driver.wait_for(self._stream, other._computed)
 
-    def wait_for(self, event: Any) -> None:  # noqa: ANN401
-        """Make later work wait for the event; one that was never recorded is over."""
-        self._stream.wait_for_event(event)
-
-    def record(self, event: Any) -> None:  # noqa: ANN401
-        """Put the event after all work begun so far."""
-        event.record(self._stream)
+    def mark(self) -> None:
+        """Mark what was begun so far as computed, for `wait_for`."""
+        self._driver.record(self._computed, self._stream)
 
     def result(self, name: str, size: int) -> NDArray[np.uint8]:
         """Wait for all that was begun; a copy of the `size` bytes that were downloaded."""
@@ -161,87 +206,71 @@ class Lane:
 
     def synchronize(self) -> None:
         """Wait for all that was begun."""
-        self._stream.synchronize()
+        self._driver.synchronize(self._stream)
+
+    def free(self) -> None:
+        """Wait for all that was begun, and give back all memory. The lane is of no use afterwards."""
+        self.synchronize()
+        self.forget()
+        while self._device:
+            self._driver.free(self._device.popitem()[1][0])
+        while self._host:
+            self._driver.free_pinned(self._host.popitem()[1])
+        self._driver.destroy_event(self._computed)
+        self._driver.destroy_stream(self._stream)
+        self._computed = self._stream = None  # pycuda destroys what nothing refers to
 
     def _pinned(self, name: str, size: int) -> NDArray[np.uint8]:
         if name not in self._host or self._host[name].size < size:
-            self._host.pop(name, None)
-            self._host[name] = self._cuda.pagelocked_empty(size, np.uint8)
+            if name in self._host:
+                self._driver.free_pinned(self._host.pop(name))
+            self._host[name] = self._driver.pinned(size)
         return self._host[name][:size]
 
 
 class Graphs:
-    """CUDA graphs by the driver's own calls: pycuda has none. After one failure no more are used, and the log says so.
+    """CUDA graphs of some lanes. After one failure no more are used, and the log says so."""
 
-    `capture` and `launch` are called in `Device.current()`.
-    """
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._usable = True
 
-    def __init__(self) -> None:
-        self._driver: Any = None
-        try:
-            self._driver = load_driver()
-        except OSError as error:
-            self._give_up(error)
-        self._usable = self._driver is not None
-
-    def capture(self, stream: int, work: Callable[[], bool]) -> ctypes.c_void_p | None:
+    def capture(self, stream: Any, work: Callable[[], bool]) -> Any:  # noqa: ANN401
         """Capture what `work` queues on the stream, ready to launch; nothing runs yet. None if it cannot be."""
         if not self._usable:
             return None
-        handle, graph, executable = ctypes.c_void_p(stream), ctypes.c_void_p(), ctypes.c_void_p()
+        graph, queued = None, False
         try:
-            self._call("cuStreamBeginCapture_v2", handle, THREAD_LOCAL)
+            _capture.under_way = True
+            self._driver.begin_capture(stream)
             try:
                 queued = work()
             finally:
-                self._call("cuStreamEndCapture", handle, ctypes.byref(graph))
-            if not queued:
-                raise _GraphError("TensorRT does not queue its work while it is captured")
-            self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
-            return executable
-        except _GraphError as error:
+                graph = self._driver.end_capture(stream)
+        except self._driver.error as error:
             self._give_up(error)
             return None
         finally:
-            if graph:
-                self._driver.cuGraphDestroy(graph)
+            _capture.under_way = False
+            if graph is not None and not queued:
+                self._driver.destroy_graph(graph)
+            _free_retired()
+        if not queued:
+            self._give_up("TensorRT does not queue its work while it is captured")
+            return None
+        return graph
 
-    def launch(self, graph: ctypes.c_void_p, stream: int) -> bool:
+    def launch(self, graph: Any, stream: Any) -> bool:  # noqa: ANN401
         """Queue a graph; False if it cannot be."""
         if not self._usable:
             return False
         try:
-            self._call("cuGraphLaunch", graph, ctypes.c_void_p(stream))
-        except _GraphError as error:
+            self._driver.launch(graph, stream)
+        except self._driver.error as error:
             self._give_up(error)
             return False
         return True
 
-    def destroy(self, graph: ctypes.c_void_p) -> None:
-        """Free a graph; one that runs ends first."""
-        self._driver.cuGraphExecDestroy(graph)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        try:
-            status = getattr(self._driver, name)(*arguments)
-        except AttributeError as error:
-            raise _GraphError(f"the driver has no {name}") from error
-        if status != 0:
-            raise _GraphError(f"{name} failed with CUDA error {status}")
-
-    def _give_up(self, reason: Exception) -> None:
+    def _give_up(self, reason: object) -> None:
         self._usable = False
         logger.warning("no CUDA graphs: %s. The network runs without them; small pictures take longer.", reason)
-
-
-class _GraphError(Exception):
-    """A call of the driver failed."""
-
-
-def load_driver() -> ctypes.CDLL:
-    """Load CUDA's driver library.
-
-    Raises:
-        OSError: it is not installed.
-    """
-    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -59,7 +59,7 @@ def open_engine(
 
     Raises:
         EngineError: the engine cannot be read, is of another GPU, TensorRT or model, or its network is unknown.
-        BackendUnavailableError: TensorRT, pycuda, the plugin library or the device is missing.
+        BackendUnavailableError: TensorRT, a package that calls CUDA, the plugin library or the device is missing.
     """
     from .engine_file import read_engine_facts
     from .trt import TrtBackend

@@ -12,9 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clone import install_command
-from ..errors import BackendUnavailableError, IgnnError, ModelLoadError, ProviderFallbackError, UsageError
+from ..errors import (
+    BackendUnavailableError,
+    ClosedError,
+    IgnnError,
+    ModelLoadError,
+    ProviderFallbackError,
+    UsageError,
+)
 from ..metadata import ModelMetadata, read_metadata
-from . import BackendMemoryError
+from . import BackendMemoryError, closed
 from .memory import free_device_memory, free_host_memory, return_freed_memory
 from .onnx_runtime import onnxruntime as ort
 
@@ -79,39 +86,44 @@ class OrtBackend:
         options.intra_op_num_threads = threads or 0  # 0: ONNX Runtime's own choice
         try:
             # By its path: its content would be held beside the weights made of it.
-            self._session = ort.InferenceSession(str(model), options, providers=wanted)
+            session = ort.InferenceSession(str(model), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             raise ModelLoadError(
                 f"{source} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. "
                 "Export it again with `ignn export`."
             ) from error
         first = wanted[0][0]
-        given = self._session.get_providers()
+        given = session.get_providers()
         if given[0] != first:
             raise ProviderFallbackError(
                 f"Asked ONNX Runtime for {first}, got {given[0]}: the provider's libraries could not be loaded. "
                 'Repair them, or ask for the CPU: --provider cpu, in Python providers=["cpu"].'
             )
-        self._session.disable_fallback()  # a provider that fails says so, instead of making way for another
+        session.disable_fallback()  # a provider that fails says so, instead of making way for another
         return_freed_memory()  # of the weights as the file had them: they now live in the kernels' own layout
         self.on_host = first == PROVIDERS["cpu"]
         self._run_options = run_options() if self.on_host else ort.RunOptions()
         self._device = int(wanted[0][1].get("device_id", 0))
         self.description = f"ONNX Runtime {ort.__version__} ({first})"
         try:
-            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            inputs, outputs = session.get_inputs(), session.get_outputs()
             _check_signature(source, inputs, outputs)
             self._input, self._output = inputs[0].name, outputs[0].name
-            properties = self._session.get_modelmeta().custom_metadata_map
+            properties = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
             raise ModelLoadError(f"{source} is damaged: its names are not text. Export it again.") from error
         self.metadata: ModelMetadata = read_metadata(properties, source=source, scale=scale, value_range=value_range)
+        self._session: ort.InferenceSession | None = session
 
     def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Backend.run`."""
         try:
             with self._running:  # it uses all cores, or the whole device
+                if self._session is None:
+                    raise closed(self.metadata)
                 (sr,) = self._session.run([self._output], {self._input: np.ascontiguousarray(lr)}, self._run_options)
+        except ClosedError:
+            raise
         except MemoryError as error:
             raise BackendMemoryError(str(error)) from error
         except Exception as error:
@@ -141,6 +153,12 @@ class OrtBackend:
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
         return free_host_memory() if self.on_host else free_device_memory(self._device)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        with self._running:
+            self._session = None
+        return_freed_memory()
 
 
 def session_options() -> ort.SessionOptions:

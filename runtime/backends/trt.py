@@ -6,25 +6,25 @@ import hashlib
 import logging
 import tempfile
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ..errors import BackendUnavailableError, EngineError
 from ..metadata import ModelMetadata, read_metadata
-from . import BackendMemoryError, Values, non_finite
-from .cuda import Device, Lane
+from . import Values, closed, non_finite
+from .cuda import Lane, open_device
 from .engine_build import BuildRequest, Profile, Size, build_engine
 from .engine_cache import EngineCache, EngineKey, side_to_build
 from .engine_file import EngineFacts
 from .onnx_file import read_facts
 from .pixels import find_pixel_kernels
 from .plugin_library import build_command, find_plugin
-from .tensorrt_library import NAMES, Flavor, import_tensorrt, load_plugin, make_logger
+from .tensorrt_library import Flavor, load_plugin
+from .trt_engine import LoadedEngine, OnDevice, TensorRT
 
 logger = logging.getLogger("ignn")
 
@@ -37,11 +37,11 @@ PIXELS_IN, PIXELS_OUT = "8-bit lr", "8-bit sr"
 FLOAT = 4
 """Bytes of a float32."""
 
-_MEMORY_WORDS = ("out of memory", "outofmemory", "cudaerrormemoryallocation", "failed to allocate")
-
 
 class TrtBackend:
     """One network in TensorRT.
+
+    What it holds on the device is given back by `close()`, or when nothing refers to it any more.
 
     Args:
         model: content of an ONNX file made by `ignn export`.
@@ -55,7 +55,7 @@ class TrtBackend:
         scale, value_range: of a foreign model.
 
     Raises:
-        BackendUnavailableError: TensorRT, pycuda, the plugin library or a CUDA device is missing.
+        BackendUnavailableError: TensorRT, a package that calls CUDA, the plugin library or a CUDA device is missing.
         EngineError: `engine` is damaged, or of another GPU or TensorRT.
         ModelLoadError, ModelMetadataError: about the ONNX file.
     """
@@ -81,26 +81,27 @@ class TrtBackend:
         )
         self._facts = facts
         self._model, self._source, self._flavor = model, source, flavor
-        self._trt: ModuleType = import_tensorrt(flavor)
-        self._device = Device(device)
+        self._trt = TensorRT(flavor)
+        self._device = open_device(device)
         self._cache = cache or EngineCache()
-        self._said: list[str] = []
-        self._logger = make_logger(self._trt, self._said.append)
         self._plugin = find_plugin(engine) if network.operator_calls else None
-        if self._plugin is not None and not load_plugin(self._trt, self._logger, self._plugin):
+        if self._plugin is not None and not load_plugin(self._trt.module, self._trt.logger, self._plugin):
             raise BackendUnavailableError(
-                self._why(f"cannot load the plugin library {self._plugin}: damaged, or built for another major version")
+                self._trt.why(
+                    f"cannot load the plugin library {self._plugin}: damaged, or built for another major version"
+                )
                 + f" Build it again: {build_command()}"
             )
         self._pixels = find_pixel_kernels(self.metadata.unit)
-        self.description = f"{NAMES[flavor]} {self._trt.__version__} ({self._device.name})"
+        self.description = f"{self._trt.name} ({self._device.name})"
         self._lock = threading.Lock()
-        self._lanes: list[Lane] = []
-        self._profile: Profile | None = None
+        self._running_in: int | None = None
+        self._closed = False
+        self._held = OnDevice()
+        self._free = weakref.finalize(self, self._device.retire, self._held.free)
+        self._free.atexit = False  # the end of the process gives all back
+        self._last: Lane | None = None
         self._size: Size | None = None
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._context: Any = None
         self._fixed = engine is not None
         if engine is not None:
             with self._device.current():
@@ -112,6 +113,10 @@ class TrtBackend:
     def largest_input(self) -> tuple[int, int] | None:
         """Height and width of the largest input of an engine that was given; None where engines are built as needed."""
         return self._profile.maximum[1:] if self._fixed and self._profile is not None else None
+
+    @property
+    def _profile(self) -> Profile | None:
+        return None if self._held.engine is None else self._held.engine.profile
 
     @property
     def takes_bytes(self) -> bool:
@@ -130,6 +135,7 @@ class TrtBackend:
         """
         begun: deque[tuple[Lane, Size, bool]] = deque()
         with self._lock:
+            self._running_in = threading.get_ident()
             try:
                 for number, lr in enumerate(inputs):
                     while begun and _size_of(lr) != self._size:
@@ -140,9 +146,11 @@ class TrtBackend:
                 while begun:
                     yield self._finish(*begun.popleft())
             finally:
-                with self._device.current():
-                    for lane, _, _ in begun:
-                        lane.synchronize()
+                self._running_in = None
+                if not self._closed:
+                    with self._device.current():
+                        for lane, _, _ in begun:
+                            lane.synchronize()
 
     def cancel(self) -> None:
         """See `Backend.cancel`: what runs on the device cannot be stopped, and takes no longer than a tile."""
@@ -151,67 +159,85 @@ class TrtBackend:
         """See `Backend.free_memory`."""
         return self._device.free_memory()
 
+    def close(self) -> None:
+        """See `Backend.close`."""
+        # A `run_all` that this thread left in the middle holds the lock: waiting for it would never end.
+        own = self._running_in == threading.get_ident()
+        if not own:
+            self._lock.acquire()
+        try:
+            self._closed = True
+            self._free()
+        finally:
+            if not own:
+                self._lock.release()
+
     def _begin(self, number: int, lr: Values) -> tuple[Lane, Size, bool]:
         """Queue all that makes the result of an input; the result's size, and whether it is bytes."""
+        if self._closed:
+            raise closed(self.metadata)
         size = n, height, width = _size_of(lr)
         large = n, self.metadata.scale * height, self.metadata.scale * width
-        self._said.clear()
+        self._trt.said.clear()
         with self._device.current():
             if size != self._size:
                 self._size = None
-                for lane in self._lanes:
+                for lane in self._held.lanes:
                     lane.forget()
-                self._make_fit(size)
-                if not self._context.set_input_shape(self._input, (n, 3, height, width)):
-                    raise EngineError(self._why(f"refuses an input of size {size}"))
-                self._check_output(size, large)
+            engine = self._fitting(size)
+            if self._size is None:
+                if not engine.context.set_input_shape(engine.input, (n, 3, height, width)):
+                    raise EngineError(self._trt.why(f"refuses an input of size {size}"))
+                self._check_output(engine, size, large)
                 self._size = size
-            if not self._lanes:
-                self._computed = self._device.event()
-                self._lanes = [self._device.lane() for _ in range(LANES)]
-            lane = self._lanes[number]
-            sr = lane.address(self._output, FLOAT * _values(large))
+            if not self._held.lanes:
+                self._held.lanes = self._device.lanes(LANES)
+            lane = self._held.lanes[number]
+            sr = lane.address(engine.output, FLOAT * _values(large))
             if lr.dtype == np.uint8 and self._pixels is not None:
-                values = lane.address(self._input, FLOAT * _values(size))
+                values = lane.address(engine.input, FLOAT * _values(size))
                 pixels = lane.address(PIXELS_OUT, _values(large) + 1)
                 self._pixels.to_map(lane.upload(PIXELS_IN, lr), values, size, lane.stream)
-                self._run(lane, values, sr)
+                self._run(engine, lane, values, sr)
                 self._pixels.to_pixels(sr, pixels, large, lane.stream)
                 lane.download(PIXELS_OUT, _values(large) + 1)
                 return lane, large, True
-            self._run(lane, lane.upload(self._input, lr), sr)
-            lane.download(self._output, FLOAT * _values(large))
+            self._run(engine, lane, lane.upload(engine.input, lr), sr)
+            lane.download(engine.output, FLOAT * _values(large))
             return lane, large, False
 
-    def _run(self, lane: Lane, lr: int, sr: int) -> None:
+    def _run(self, engine: LoadedEngine, lane: Lane, lr: int, sr: int) -> None:
         """Queue the network itself, from address to address."""
-        self._context.set_tensor_address(self._input, lr)
-        self._context.set_tensor_address(self._output, sr)
-        lane.wait_for(self._computed)  # a context runs one input at a time
-        if not self._enqueue(lane):
-            raise self._failure(f"failed on an input of size {self._size}")
-        lane.record(self._computed)
+        engine.context.set_tensor_address(engine.input, lr)
+        engine.context.set_tensor_address(engine.output, sr)
+        if self._last is not None:
+            lane.wait_for(self._last)  # a context runs one input at a time
 
-    def _enqueue(self, lane: Lane) -> bool:
         def enqueue() -> bool:
-            return self._context.execute_async_v3(lane.stream)
+            return engine.context.execute_async_v3(lane.stream)
 
         # A lane's addresses stay, so that a graph of its own can be replayed; TensorRT-RTX makes graphs by itself.
-        return lane.enqueue(enqueue) if self._flavor == "tensorrt" else enqueue()
+        if not (lane.enqueue(enqueue) if self._flavor == "tensorrt" else enqueue()):
+            raise self._trt.failure(f"failed on an input of size {self._size}", self._source)
+        lane.mark()
+        self._last = lane
 
     def _finish(self, lane: Lane, size: Size, as_bytes: bool) -> Values:
         n, height, width = size
+        engine = self._held.engine
+        if self._closed or engine is None:
+            raise closed(self.metadata)
         with self._device.current():
             if not as_bytes:
-                return lane.result(self._output, FLOAT * _values(size)).view(np.float32).reshape(n, 3, height, width)
+                return lane.result(engine.output, FLOAT * _values(size)).view(np.float32).reshape(n, 3, height, width)
             pixels = lane.result(PIXELS_OUT, _values(size) + 1)
         if pixels[-1]:
             raise non_finite(self.metadata)
         return pixels[:-1].reshape(n, height, width, 3)
 
-    def _check_output(self, size: Size, large: Size) -> None:
+    def _check_output(self, engine: LoadedEngine, size: Size, large: Size) -> None:
         """Check the output's size: a larger one would be written past the memory that is set apart for it."""
-        found, expected = tuple(self._context.get_tensor_shape(self._output)), (large[0], 3, *large[1:])
+        found, expected = tuple(engine.context.get_tensor_shape(engine.output)), (large[0], 3, *large[1:])
         if found != expected:
             raise EngineError(
                 f"The engine of {self._source} gives shape {found} for an input of size {size}; {expected} was "
@@ -219,10 +245,11 @@ class TrtBackend:
                 f"another model is built again by: ignn build {self._source}"
             )
 
-    def _make_fit(self, size: Size) -> None:
-        """Have an engine that takes that input."""
-        if self._profile is not None and self._profile.holds(size):
-            return
+    def _fitting(self, size: Size) -> LoadedEngine:
+        """Return an engine that takes that input."""
+        engine = self._held.engine
+        if engine is not None and engine.profile.holds(size):
+            return engine
         if self._fixed:
             raise EngineError(
                 f"The engine takes {self._profile}; {'x'.join(map(str, size))} does not fit. Use smaller tiles (--tile "
@@ -232,11 +259,13 @@ class TrtBackend:
         n, height, width = size
         maximum = (n, side_to_build(height), side_to_build(width))
         wanted = Profile((1, 1, 1), maximum, maximum)
-        self._engine = self._context = self._profile = None  # frees its memory before more is taken
+        if engine is not None:  # its memory is free before more is taken
+            engine.free()
+            self._held.engine = None
         key = EngineKey(
             model_sha256=hashlib.sha256(self._model).hexdigest(),
             plugin_sha256=hashlib.sha256(self._plugin.read_bytes()).hexdigest() if self._plugin else "",
-            tensorrt=f"{self._flavor} {self._trt.__version__}",
+            tensorrt=f"{self._flavor} {self._trt.module.__version__}",
             gpu=self._device.name,
             compute_capability=self._device.compute_capability,
             profile=str(wanted),
@@ -244,13 +273,12 @@ class TrtBackend:
         cached = self._cache.load(key)
         if cached is not None:
             try:
-                self._use(cached)
-                return
+                return self._use(cached)
             except EngineError as error:
                 logger.warning("%s Building it again.", error)
         built = self._build(wanted)
         self._cache.store(key, built)
-        self._use(built)
+        return self._use(built)
 
     def _build(self, profile: Profile) -> bytes:
         logger.warning(
@@ -272,54 +300,12 @@ class TrtBackend:
             build_engine(self._model, request, path, source=self._source)
             return path.read_bytes()
 
-    def _use(self, serialized: bytes) -> None:
-        """Deserialize an engine and make its context; call in `current()`."""
-        self._said.clear()
-        self._runtime = self._trt.Runtime(self._logger)
-        self._runtime.engine_host_code_allowed = True  # for a plugin library inside the engine
-        engine = self._runtime.deserialize_cuda_engine(serialized)
-        if engine is None:
-            built = f"; it was {self._facts.built_by}" if self._facts is not None and self._fixed else ""
-            raise self._failure(
-                f"cannot load the engine of {self._source} on {self._device.name} (compute capability "
-                f"{self._device.compute_capability}): it is damaged, or of another GPU or version of TensorRT{built}"
-            )
-        context = self._make_context(engine)
-        if context is None:
-            raise self._failure(f"cannot make ready the engine of {self._source}")
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
-        if len(names) != 2 or len(inputs) != 1:
-            raise EngineError(f"The engine of {self._source} has tensors {names}; one image in and one out is meant.")
-        sizes = [tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0)]
-        types = [engine.get_tensor_dtype(name) for name in names]
-        if any(len(size) != 4 for size in sizes) or any(kind != self._trt.float32 for kind in types):
-            raise EngineError(
-                f"The engine of {self._source} has tensors of {', '.join(map(str, types))}, inputs from {sizes[0]}; "
-                f"float32 (N, 3, H, W) is meant. Build it again: ignn build {self._source}"
-            )
-        self._input = inputs[0]
-        self._output = next(name for name in names if name != self._input)
-        self._profile = Profile(*((shape[0], shape[2], shape[3]) for shape in sizes))
-        self._engine, self._context = engine, context
-
-    def _make_context(self, engine: Any) -> Any:  # noqa: ANN401 - TensorRT has no types
-        if self._flavor == "tensorrt":
-            return engine.create_execution_context()
-        config = engine.create_runtime_config()
-        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return engine.create_execution_context(config)
-
-    def _failure(self, what: str) -> Exception:
-        """Return what TensorRT said as an error: of memory, which smaller tiles can mend, or of the engine."""
-        text = " ".join(self._said).lower()
-        if any(words in text for words in _MEMORY_WORDS):
-            return BackendMemoryError(self._said[-1])
-        return EngineError(self._why(what) + f" Build it again: ignn build {self._source}")
-
-    def _why(self, what: str) -> str:
-        said = f" (it said: {'; '.join(self._said[-3:])})" if self._said else ""
-        return f"{NAMES[self._flavor]} {self._trt.__version__} {what}{said}."
+    def _use(self, serialized: bytes) -> LoadedEngine:
+        """Load an engine; call in `current()`."""
+        device = f"{self._device.name} (compute capability {self._device.compute_capability})"
+        built = f"; it was {self._facts.built_by}" if self._facts is not None and self._fixed else ""
+        self._held.engine = LoadedEngine(self._trt, serialized, source=self._source, place=device, built=built)
+        return self._held.engine
 
 
 def _size_of(lr: Values) -> Size:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from ..backends.cuda_driver import INSTALL as CUDA_CALLS
 from ..backends.gpus import list_gpus
 from ..backends.plugin_library import check_plugin
 from ..backends.tensorrt_library import FLAVORS, NAMES, Flavor, import_tensorrt, install_hint, provider_libraries
@@ -90,7 +91,12 @@ def findings() -> Iterator[Finding]:
     for flavor in FLAVORS:
         yield Finding(NAMES[flavor], _tensorrt(flavor), f"Only for its engines: {install_hint(flavor)}")
     yield Finding("Polygraphy", _version("polygraphy"), "Only for building engines: pip install polygraphy")
-    yield Finding("pycuda", _version("pycuda"), "Only for --backend tensorrt and tensorrt-rtx: pip install pycuda")
+    calls = [f"{package} {version}" for package in ("pycuda", "cuda-bindings") if (version := _version(package))]
+    yield Finding(
+        "CUDA's calls",
+        f"{calls[0]} (taken), {calls[1]}" if len(calls) > 1 else calls[0] if calls else None,
+        f"Only for --backend tensorrt and tensorrt-rtx: {CUDA_CALLS}",
+    )
     try:
         yield Finding("Plugin library", str(check_plugin(None)))
     except IgnnError as error:

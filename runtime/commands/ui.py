@@ -40,6 +40,13 @@ class Models:
         if not self.scales:
             raise ModelNotFoundError("No model is bundled. Make one with `ignn export`, and give it with --model.")
 
+    def __enter__(self) -> Models:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for resolver in self._open.values():
+            resolver.close()
+
     def of_scale(self, scale: int) -> list[str]:
         """Return the labels of the models of that scale."""
         return [label for label, own in self.scales.items() if own == scale]
@@ -123,8 +130,8 @@ def main(argv: list[str]) -> int:
     if not arguments.max_megapixels > 0:
         raise UsageError(f"Invalid --max-megapixels ({arguments.max_megapixels}). A number above 0 is expected.")
     gradio = _gradio()
-    with tempfile.TemporaryDirectory(prefix="ignn-ui-") as name:
-        page = build_page(Models(arguments.model), Path(name), int(arguments.max_megapixels * 1e6))
+    with tempfile.TemporaryDirectory(prefix="ignn-ui-") as name, Models(arguments.model) as models:
+        page = build_page(models, Path(name), int(arguments.max_megapixels * 1e6))
         try:
             page.launch(
                 server_name=arguments.host,

@@ -114,7 +114,11 @@ def main(argv: list[str]) -> int:
     )
     if arguments.server is not None:
         return _run_on_server(arguments, options)
-    resolver = make_resolver(arguments)
+    with make_resolver(arguments) as resolver:
+        return _run_here(arguments, options, resolver)
+
+
+def _run_here(arguments: argparse.Namespace, options: WriteOptions, resolver: SuperResolver) -> int:
     jobs, single = _jobs(arguments, resolver.scale)
     if arguments.compare is not None and not single:
         raise UsageError("--compare takes one picture. Compare the results of several with `ignn compare`.")

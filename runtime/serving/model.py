@@ -36,6 +36,10 @@ class ArrayModel:
         """Open the network that the configuration names."""
         self._served = _Served(args)
 
+    def finalize(self) -> None:
+        """Free the network's memory: Triton unloads the model."""
+        self._served.resolver.close()
+
     def execute(self, requests: list[Any]) -> list[Any]:
         """Enlarge the arrays of some requests; return a response for each."""
         utils, served = self._served.utils, self._served
@@ -69,6 +73,10 @@ class FileModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the network that the configuration names."""
         self._served = _Served(args)
+
+    def finalize(self) -> None:
+        """Free the network's memory: Triton unloads the model."""
+        self._served.resolver.close()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Enlarge the files of some requests; return a response for each."""

@@ -1,15 +1,20 @@
-"""Small networks and pictures to run through them."""
+"""Small networks, pictures to run through them, and a machine with a GPU that is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_cuda import Machine, make_engine
+from fake_drivers import PACKAGES, library, modules
 from small_networks import make_network, write_model
 
 from runtime import SuperResolver
+from runtime.backends import cuda, cuda_pycuda, pixels, trt
+from runtime.backends.engine_build import BuildRequest
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -55,3 +60,35 @@ def photograph() -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.open(ASSETS / "sample.png").convert("RGB"))
+
+
+@pytest.fixture(params=PACKAGES)
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with a GPU, once with each of the two packages that call CUDA."""
+    fake = Machine()
+    for name, module in modules(fake, request.param).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake.tensorrt())
+    monkeypatch.setenv("IGNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_pycuda, "load_library", lambda: library(fake))
+    monkeypatch.setattr(pixels, "PixelKernels", fake.pixel_kernels())
+    plugin = tmp_path / "good.so"
+    plugin.write_bytes(b"one version")
+    monkeypatch.setenv("IGNN_PLUGIN", str(plugin))
+    cuda.open_device.cache_clear()
+    yield fake
+    cuda.open_device.cache_clear()
+
+
+@pytest.fixture
+def built(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
+    """Builds are recorded, and write the fake's engine."""
+    requests: list[BuildRequest] = []
+
+    def build(model: bytes, request: BuildRequest, output: Path, *, source: str) -> None:
+        requests.append(request)
+        profile = request.profile
+        output.write_bytes(make_engine(machine.gpu, (profile.minimum, profile.optimum, profile.maximum)))
+
+    monkeypatch.setattr(trt, "build_engine", build)
+    return requests

@@ -1,4 +1,4 @@
-"""pycuda and TensorRT at their edge: modules that keep tensors in host memory and fail on demand.
+"""A machine with a GPU, and TensorRT on it, at their edge: tensors are in host memory, and calls fail on demand.
 
 Memory is bytes, so that what crosses the bus can be counted. The "engine" is a text: `network|SCALE|GPU|SIZES|LIES`;
 the network repeats each pixel. What is not such a text is refused, as TensorRT refuses what it cannot read.
@@ -7,12 +7,15 @@ the network repeats each pixel. What is not such a text is refused, as TensorRT 
 from __future__ import annotations
 
 import ast
+import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from fake_drivers import Contexts
 
 
 def make_engine(gpu: str, sizes: tuple, scale: int = 2, **lies: object) -> bytes:
@@ -43,7 +46,11 @@ class Machine:
         self.gpu, self.count, self.memory = "Fake 3000", 1, 1 << 30
         self.used = 0
         self.buffers: dict[int, np.ndarray] = {}
-        self.contexts = 0
+        self._next_address = 4096
+        self.contexts = Contexts()
+        self.live: Counter[str] = Counter()  # streams, events, pinned memory and graphs
+        self.engines = 0  # and their contexts
+        self.calls: list[tuple[str, tuple]] = []  # of cuda-bindings
         self.up = self.down = 0  # bytes
         self.begun = self.most_begun = 0  # inputs that are not yet waited for
         self.events: list[str] = []
@@ -53,123 +60,79 @@ class Machine:
         self.capture_fails = self.launch_fails = False
         self.added = 0.0  # by the network, to every value
 
-    def pycuda(self) -> ModuleType:
-        machine = self
-        cuda = ModuleType("pycuda.driver")
+    def allocate(self, size: int) -> int:
+        assert self.contexts.current is not None
+        if self.used + size > self.memory:
+            raise MemoryError
+        self.used += size
+        self._next_address += 512 * (1 + size // 512)
+        self.buffers[self._next_address] = np.full(size, 255, np.uint8)  # NaN
+        return self._next_address
 
-        class Error(Exception): ...
+    def free(self, address: int) -> None:
+        assert self.contexts.current is not None
+        assert self.captured is None, "freed while a graph is captured"
+        self.used -= len(self.buffers.pop(address))
 
-        class OutOfMemoryError(Error): ...
+    def make(self, kind: str, flags: int) -> int:
+        assert self.contexts.current is not None
+        assert kind != "stream" or flags == 1, "a stream that waits for the legacy stream"
+        self.live[kind] += 1
+        return self.live[kind]
 
-        class Context:
-            def push(self) -> None:
-                machine.contexts += 1
+    def destroy(self, kind: str) -> None:
+        assert self.contexts.current is not None
+        assert self.live[kind] > 0
+        self.live[kind] -= 1
 
-            def pop(self) -> None:
-                machine.contexts -= 1
+    def upload(self, address: int, host: np.ndarray) -> None:
+        self.events.append("up")
+        self.begun += 1
+        self.most_begun = max(self.most_begun, self.begun)
+        self.up += host.nbytes
+        self.buffers[address][: host.size] = host
 
-        class Device:
-            def __init__(self, index: int) -> None: ...
+    def download(self, host: np.ndarray, address: int) -> None:
+        self.events.append("down")
+        self.down += host.nbytes
+        host[:] = self.buffers[address][: host.size]
 
-            @staticmethod
-            def count() -> int:
-                return machine.count
+    def synchronize(self) -> None:
+        self.begun = max(0, self.begun - 1)
 
-            def name(self) -> str:
-                return machine.gpu
+    def begin_capture(self) -> int:
+        """What runs from now on is kept, and runs when its graph is launched."""
+        self.captured = []
+        return 0
 
-            def compute_capability(self) -> tuple[int, int]:
-                return 8, 6
-
-            def retain_primary_context(self) -> Context:
-                return Context()
-
-        class Allocation:
-            def __init__(self, size: int) -> None:
-                assert machine.contexts
-                if machine.used + size > machine.memory:
-                    raise OutOfMemoryError("cuMemAlloc failed: out of memory")
-                machine.used += size
-                self.size, self.address = size, 4096 + 512 * len(machine.buffers)
-                machine.buffers[self.address] = np.full(size, 255, np.uint8)  # NaN
-
-            def __int__(self) -> int:
-                return self.address
-
-            def free(self) -> None:
-                machine.used -= self.size
-
-        class Stream:
-            handle = 7
-
-            def synchronize(self) -> None:
-                assert machine.contexts
-                machine.begun = max(0, machine.begun - 1)
-
-            def wait_for_event(self, event: object) -> None: ...
-
-        def upload(address: int, host: np.ndarray, stream: Stream) -> None:
-            machine.events.append("up")
-            machine.begun += 1
-            machine.most_begun = max(machine.most_begun, machine.begun)
-            machine.up += host.nbytes
-            machine.buffers[address][: host.size] = host
-
-        def download(host: np.ndarray, address: int, stream: Stream) -> None:
-            machine.events.append("down")
-            machine.down += host.nbytes
-            host[:] = machine.buffers[address][: host.size]
-
-        def init() -> None:
-            if machine.count < 0:
-                raise Error("cuInit failed: no CUDA-capable device is detected")
-
-        cuda.__dict__.update(
-            Error=Error, MemoryError=OutOfMemoryError, Device=Device, Stream=Stream, init=init, mem_alloc=Allocation,
-            Event=lambda flags: SimpleNamespace(record=lambda stream: None),
-            event_flags=SimpleNamespace(DISABLE_TIMING=2),
-            pagelocked_empty=np.empty, memcpy_htod_async=upload, memcpy_dtoh_async=download,
-            mem_get_info=lambda: (machine.memory - machine.used, machine.memory),
-        )  # fmt: skip
-        return cuda
-
-    def driver(self) -> SimpleNamespace:
-        """The calls for graphs: what runs while a stream is captured is kept, and runs when its graph is launched."""
-        machine = self
-
-        def begin(stream: object, mode: int) -> int:
-            machine.captured = []
+    def end_capture(self) -> int:
+        work, self.captured = self.captured, None
+        if not work or self.capture_fails:
             return 0
+        self.graphs.append(work)
+        self.live["graph"] += 1
+        self.events.append("captured")
+        return len(self.graphs)
 
-        def end(stream: object, graph: Any) -> int:
-            work, machine.captured = machine.captured, None
-            if not work or machine.capture_fails:
-                return 901
-            graph._obj.value = len(machine.graphs) + 1
-            machine.graphs.append(work)
-            return 0
+    def launch(self, graph: int) -> int:
+        if self.launch_fails:
+            return 700
+        self.events.append("replay")
+        for work in self.graphs[graph - 1]:
+            work()
+        return 0
 
-        def instantiate(executable: Any, graph: Any, flags: object) -> int:
-            executable._obj.value = graph.value
-            machine.events.append("captured")
-            return 0
+    def destroy_graph(self, graph: int) -> int:
+        self.destroy("graph")
+        self.graphs[graph - 1] = []
+        self.destroyed += 1
+        return 0
 
-        def launch(graph: Any, stream: object) -> int:
-            if machine.launch_fails:
-                return 700
-            machine.events.append("replay")
-            for work in machine.graphs[graph.value - 1]:
-                work()
-            return 0
-
-        def destroyed(graph: Any) -> int:
-            machine.destroyed += 1
-            return 0
-
-        return SimpleNamespace(
-            cuStreamBeginCapture_v2=begin, cuStreamEndCapture=end, cuGraphInstantiateWithFlags=instantiate,
-            cuGraphLaunch=launch, cuGraphExecDestroy=destroyed, cuGraphDestroy=lambda graph: 0,
-        )  # fmt: skip
+    @property
+    def left(self) -> dict[str, object]:
+        """What is left on it, and in this thread; empty when all was given back."""
+        left = {"bytes": self.used, "engines and contexts": self.engines, "current": self.contexts.stack, **self.live}
+        return {name: value for name, value in left.items() if value}
 
     def map_at(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
         """Float32 values of the device's memory."""
@@ -208,9 +171,19 @@ class Machine:
         class ILogger:
             ERROR, INTERNAL_ERROR = "error", "internal error"
 
+        def _counted(thing: object) -> None:
+            """Count it while it lives: TensorRT frees device memory with it, in the context that is current then."""
+            machine.engines += 1
+            weakref.finalize(thing, dropped).atexit = False
+
+        def dropped() -> None:
+            assert machine.contexts.current is not None, "an engine or its context was dropped without a context"
+            machine.engines -= 1
+
         class Context:
             def __init__(self, scale: int) -> None:
                 self.scale, self.addresses = scale, {}
+                _counted(self)
 
             def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
                 self.shape = shape
@@ -243,6 +216,7 @@ class Machine:
                 self.scale, self.sizes, self.lies = scale, sizes, lies
                 self.names = lies.get("tensors", ("lr", "sr"))
                 self.num_io_tensors = len(self.names)
+                _counted(self)
 
             def create_execution_context(self) -> Context:
                 return Context(self.scale)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from fake_cuda import Machine, make_engine
+from fake_drivers import PACKAGES, library, modules
 from numpy.typing import NDArray
 
 from runtime import SuperResolver
-from runtime.backends import BackendMemoryError, cuda, pixels, trt
+from runtime.backends import BackendMemoryError, cuda, cuda_pycuda, pixels, trt
 from runtime.backends.engine_build import BuildRequest
 from runtime.backends.engine_cache import MAGIC
 from runtime.backends.trt import TrtBackend
@@ -59,22 +60,23 @@ LIES: list[dict[str, object]] = [
 
 
 def _install(rng: random.Random, folder: Path) -> Machine:
-    """A machine, with pycuda and TensorRT on it, whose builds give the fake's engine; with pixel kernels or without."""
+    """A machine with a way to CUDA and TensorRT, whose builds give the fake's engine; with pixel kernels or not."""
     machine = Machine()
     machine.gpu = rng.choice(GPUS)
-    library = folder / rng.choice(["good.so", "none.so"])
-    if library.name == "good.so":
-        library.write_bytes(b"")
-    os.environ["IGNN_PLUGIN"] = str(library)
-    sys.modules["pycuda"] = type(sys)("pycuda")
-    sys.modules["pycuda.driver"], sys.modules["tensorrt"] = machine.pycuda(), machine.tensorrt()
+    plugin = folder / rng.choice(["good.so", "none.so"])
+    if plugin.name == "good.so":
+        plugin.write_bytes(b"")
+    os.environ["IGNN_PLUGIN"] = str(plugin)
+    sys.modules.update(modules(machine, rng.choice(PACKAGES)))
+    sys.modules["tensorrt"] = machine.tensorrt()
+    cuda.open_device.cache_clear()
 
     def build(model: bytes, request: BuildRequest, output: Path, *, source: str) -> None:
         profile = request.profile
         output.write_bytes(make_engine(machine.gpu, (profile.minimum, profile.optimum, profile.maximum)))
 
     trt.build_engine = build
-    cuda.load_driver = machine.driver
+    cuda_pycuda.load_library = lambda: library(machine)
     pixels.PixelKernels = machine.pixel_kernels()
     machine.capture_fails = rng.random() < 0.2
     return machine
@@ -135,7 +137,7 @@ def fuzz_cache(rng: random.Random, folder: Path, model: Path, mutate: Mutate) ->
             raise AssertionError("a damaged file of the cache was not built again") from None
         raise
     finally:
-        if machine.contexts:
+        if machine.contexts.stack:
             raise AssertionError("a CUDA context stays current")
 
 
