@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +20,13 @@ from ..atomic import atomic_path
 from ..backends import Values
 from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
-from ..pictures.picture import maximum_of
+from ..pictures.encode import tiff_entries
+from ..pictures.exif import add_to_tiff
+from ..pictures.notes import with_notes
+from ..pictures.picture import Picture, maximum_of
 from ..pictures.png import write_png_rows
-from ..pictures.write import WriteOptions, format_of
+from ..pictures.source import Source
+from ..pictures.write import WriteOptions, format_of, with_notes_held
 from ..super_resolver import SuperResolver
 from ..tiles.plan import Tile
 
@@ -39,7 +46,7 @@ class Rows:
         height, width: size in pixels, after the EXIF orientation is applied.
         channels: 1 (grey) or 3 (RGB).
         dtype: uint8 or uint16.
-        icc: ICC profile, or None.
+        notes: what the file says beside its pixels.
     """
 
     def __init__(self, path: Path, *, background: tuple[int, int, int] | None, max_pixels: int | None) -> None:
@@ -53,11 +60,13 @@ class Rows:
             if image.get_typeof("orientation") and image.get("orientation") != 1:
                 # Turning needs the last rows first: libvips then decodes to a temporary file.
                 image = vips.Image.new_from_file(str(path), access="random", fail_on="truncated").autorot()
-            image, self.icc = _plain(path, image, background)
+            converted = image.interpretation in ("cmyk", "lab")
+            image = _plain(path, image, background)
         except vips.Error as error:
             raise ImageReadError(f"{path} is not an image that libvips reads ({_last_line(error)}).") from error
         self.height, self.width, self.channels = image.height, image.width, image.bands
         self.dtype = np.dtype(np.uint16 if image.format == "ushort" else np.uint8)
+        self.notes = _notes(path, self.channels, keep_profile=not converted)
         self._path, self._error, self._region = path, vips.Error, vips.Region.new(image)
         self._first, self._buffer = 0, np.empty((0, self.width, self.channels), self.dtype)
 
@@ -116,16 +125,21 @@ def upscale_stream(
     convert = resolver.network.converter(rows.dtype, grey=rows.channels == 1)
     bands = resolver.network.bands(rows.read_crop, plan, convert, progress)
     shape = (rows.height * resolver.scale, rows.width * resolver.scale, rows.channels)
+    nothing = np.broadcast_to(np.zeros(1, rows.dtype), shape)
+    notes = with_notes_held(replace(rows.notes, color=nothing), source.name, format_of(target))
     with atomic_path(target, error=ImageWriteError) as temporary:
         if format_of(target).pillow == "PNG":
             with temporary.open("wb") as file:
-                write_png_rows(file, shape, rows.dtype, bands, icc=rows.icc)
+                write_png_rows(file, shape, rows.dtype, bands, notes)
         else:
-            _write_tiff(temporary, shape, rows.dtype, bands, rows.icc)
+            _write_tiff(temporary, shape, rows.dtype, bands, notes)
+            with temporary.open("r+b") as file:
+                if not add_to_tiff(file, tiff_entries(notes)):
+                    logger.warning("%s: EXIF and XMP left out, which are not written to a BigTIFF", source.name)
 
 
 def _write_tiff(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], bands: Iterable[NDArray[Any]], icc: bytes | None
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], bands: Iterable[NDArray[Any]], notes: Picture
 ) -> None:
     import tifffile
 
@@ -138,7 +152,10 @@ def _write_tiff(
             photometric="minisblack" if grey else "rgb",
             rowsperstrip=STRIP_ROWS,
             compression="zlib",
-            iccprofile=icc,
+            iccprofile=notes.icc,
+            resolution=notes.dpi,
+            resolutionunit=None if notes.dpi is None else "inch",
+            software=False,
             metadata=None,
         )
 
@@ -156,12 +173,10 @@ def _strips(bands: Iterable[NDArray[Any]]) -> Iterator[bytes]:
         yield zlib.compress(rest.tobytes(), 6)
 
 
-def _plain(path: Path, image: Any, background: tuple[int, int, int] | None) -> tuple[Any, bytes | None]:  # noqa: ANN401
-    """Return the image as 8-bit or 16-bit grey or RGB, and its ICC profile."""
+def _plain(path: Path, image: Any, background: tuple[int, int, int] | None) -> Any:  # noqa: ANN401 - of libvips
+    """Return the image as 8-bit or 16-bit grey or RGB."""
     if image.interpretation in ("cmyk", "lab"):
-        logger.warning("%s converted to sRGB", image.interpretation)
-        image = image.colourspace("srgb")
-        image.remove("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+        image = _to_srgb(image)
     if image.format not in ("uchar", "ushort"):
         raise ImageReadError(f"{path} has values of type {image.format}; 8 or 16 bits are streamed.")
     if image.hasalpha():
@@ -170,7 +185,39 @@ def _plain(path: Path, image: Any, background: tuple[int, int, int] | None) -> t
         image = image.flatten(background=list(background)).cast(image.format)
     if image.bands not in (1, 3):
         raise ImageReadError(f"{path} has {image.bands} channels; 1 or 3 are streamed.")
-    return image, image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+    return image
+
+
+def _to_srgb(image: Any) -> Any:  # noqa: ANN401 - of libvips
+    """Return CMYK or LAB as RGB, as a picture in memory is converted: CMYK by its profile, if it has one."""
+    if image.interpretation == "lab":
+        logger.warning("LAB converted to sRGB")
+        return image.colourspace("srgb")
+    if image.get_typeof("icc-profile-data"):
+        logger.warning("CMYK converted to sRGB by its ICC profile")
+        depth = 16 if image.format == "ushort" else 8
+        return image.icc_transform("srgb", embedded=True, intent="perceptual", depth=depth)
+    logger.warning("CMYK converted to RGB without a profile")
+    white = 65535 if image.format == "ushort" else 255
+    inks, black = image.extract_band(0, n=3), image.extract_band(3)
+    mixed = (white - inks) * (white - black) / white
+    return mixed.rint().cast(image.format).copy(interpretation="rgb16" if white > 255 else "srgb")
+
+
+def _notes(path: Path, channels: int, *, keep_profile: bool) -> Picture:
+    """Return a picture of no size with what the file says beside its pixels, as Pillow reads it."""
+    empty = Picture(np.zeros((1, 1, channels), np.uint8))
+    source = Source(str(path), path, sys.maxsize)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with source.opened() as image:
+                if keep_profile:
+                    empty = replace(empty, icc=image.info.get("icc_profile"))
+                return with_notes(empty, image, source, turned=True)
+    except Exception as error:  # a format of libvips alone
+        logger.warning("%s: metadata left out (%s)", path.name, error)
+        return empty
 
 
 def _vips() -> ModuleType:

@@ -7,16 +7,16 @@ so that a hidden black or white does not show at visible edges.
 
 from __future__ import annotations
 
-import io
 import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from ..errors import ImageReadError, InvalidImageError
+from .color import Coding, pil_to_srgb
 
 logger = logging.getLogger("ignn")
 
@@ -38,12 +38,22 @@ class Picture:
         alpha: (H, W), of the type of `color`, or None.
         icc: ICC profile of the colors, or None (sRGB is then the custom).
         exif: EXIF block, or None. Its orientation is already applied in what is read from files.
+        coding: how HDR colors are coded, or None.
+        xmp: XMP packet, or None.
+        iptc: IPTC block, or None.
+        text: keywords and their texts, as PNG has them; a file's comment is called Comment.
+        dpi: pixels an inch, across and down, or None.
     """
 
     color: NDArray[Any]
     alpha: NDArray[Any] | None = None
     icc: bytes | None = None
     exif: bytes | None = None
+    coding: Coding | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    dpi: tuple[float, float] | None = None
 
     @property
     def is_grey(self) -> bool:
@@ -117,7 +127,7 @@ def from_pil(image: Image.Image) -> Picture:
     _load(image)
     icc, exif = image.info.get("icc_profile"), image.info.get("exif")
     if image.mode in _SRGB_MODES:
-        image, icc = _to_srgb(image, icc), None
+        image, icc = pil_to_srgb(image, icc), None
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
@@ -179,14 +189,21 @@ def to_pil(picture: Picture) -> Image.Image:
 
 def eight_bits(picture: Picture) -> Picture:
     """Return the picture with 8 bits a channel."""
+    return in_type(picture, np.dtype(np.uint8))
 
-    def reduce(values: NDArray[Any]) -> NDArray[np.uint8]:
-        return np.rint(values * (255 / picture.maximum)).astype(np.uint8)
 
-    if picture.color.dtype == np.uint8:
+def in_type(picture: Picture, dtype: np.dtype[Any]) -> Picture:
+    """Return the picture with values of another type: uint8, uint16 or float32."""
+    if picture.color.dtype == dtype:
         return picture
-    alpha = None if picture.alpha is None else reduce(picture.alpha)
-    return replace(picture, color=reduce(picture.color), alpha=alpha)
+    factor = maximum_of(dtype) / picture.maximum
+
+    def convert(values: NDArray[Any]) -> NDArray[Any]:
+        scaled = values * factor
+        return (scaled if dtype.kind == "f" else np.rint(scaled)).astype(dtype)
+
+    alpha = None if picture.alpha is None else convert(picture.alpha)
+    return replace(picture, color=convert(picture.color), alpha=alpha)
 
 
 def network_input(picture: Picture) -> NDArray[np.float32] | NDArray[np.uint8]:
@@ -212,7 +229,7 @@ def quantize(sr: NDArray[np.float32], dtype: np.dtype[Any], *, grey: bool) -> ND
 
 
 def enlarged(source: Picture, color: NDArray[Any], scale: int) -> Picture:
-    """Return the enlarged picture: the new colors, alpha resized by Lanczos, ICC profile and EXIF of the source."""
+    """Return the enlarged picture: the new colors, alpha resized by Lanczos, the rest as the source has it."""
     return replace(source, color=color, alpha=None if source.alpha is None else _resize_alpha(source.alpha, scale))
 
 
@@ -253,17 +270,3 @@ def _bleed(color: NDArray[np.float32], visible: NDArray[np.bool_]) -> NDArray[np
     coarse = _bleed(mean.astype(np.float32), total[..., 0] > 0)
     spread = coarse.repeat(2, axis=0).repeat(2, axis=1)[: len(color), : color.shape[1]]
     return np.where(visible[..., None], color, spread)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    if icc and image.mode == "CMYK":
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            logger.warning("%s converted to sRGB by its ICC profile", image.mode)
-            assert converted is not None
-            return converted
-        except (ImageCms.PyCMSError, OSError) as error:
-            logger.warning("the ICC profile is not usable (%s)", error)
-    logger.warning("%s converted to RGB without a profile", image.mode)
-    return image.convert("RGB")

@@ -23,12 +23,41 @@ _FILTER_UP = 2
 
 
 def write_deep_png(file: BinaryIO, picture: Picture) -> None:
-    """Write a picture of uint16 as a 16-bit PNG, with its ICC profile and EXIF block."""
+    """Write a picture of uint16 as a 16-bit PNG, with what is said beside it."""
     values = picture.color
     if picture.alpha is not None:
         values = np.concatenate([values, picture.alpha[..., None]], axis=2)
     height, width, channels = values.shape
-    write_png_rows(file, (height, width, channels), values.dtype, [values], icc=picture.icc, exif=picture.exif)
+    write_png_rows(file, (height, width, channels), values.dtype, [values], picture)
+
+
+def note_chunks(picture: Picture) -> list[tuple[bytes, bytes]]:
+    """Return the chunks of HDR coding, XMP and texts: kind and data."""
+    chunks = []
+    if picture.coding is not None:
+        chunks.append((b"cICP", bytes([*picture.coding, 0, 1])))
+    if picture.xmp:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + picture.xmp))
+    for key, text in picture.text:
+        keyword = key.encode("latin-1", "replace")[:79]
+        try:
+            chunks.append((b"tEXt", keyword + b"\0" + text.encode("latin-1")))
+        except UnicodeEncodeError:
+            chunks.append((b"iTXt", keyword + bytes(5) + text.encode()))
+    return chunks
+
+
+def find_chunk(file: BinaryIO, kind: bytes) -> bytes | None:
+    """Return the data of the first chunk of that kind in front of the pixels of a PNG; None if there is none."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, found = struct.unpack(">I4s", head)
+        if found == kind:
+            return file.read(length)
+        if found == b"IDAT":
+            return None
+        file.seek(length + 4, 1)
+    return None
 
 
 def write_png_rows(
@@ -36,9 +65,7 @@ def write_png_rows(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     bands: Iterable[NDArray[Any]],
-    *,
-    icc: bytes | None = None,
-    exif: bytes | None = None,
+    notes: Picture,
 ) -> None:
     """Write a PNG, one band of rows after the other.
 
@@ -47,8 +74,7 @@ def write_png_rows(
         shape: (H, W, C) of the whole picture, C from 1 (grey) to 4 (RGB with alpha).
         dtype: uint8 or uint16.
         bands: (rows, W, C) of that type, from top to bottom, H rows in all.
-        icc: ICC profile.
-        exif: EXIF block.
+        notes: what is said beside the pixels; its pixels are not looked at.
     """
     height, width, channels = shape
 
@@ -58,10 +84,14 @@ def write_png_rows(
     file.write(b"\x89PNG\r\n\x1a\n")
     bits = 8 * dtype.itemsize
     chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _COLOR_TYPES[channels], 0, 0, 0))
-    if icc:
-        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    if exif:
-        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if notes.icc:
+        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(notes.icc))
+    for kind, data in note_chunks(notes):
+        chunk(kind, data)
+    if notes.dpi:
+        chunk(b"pHYs", struct.pack(">IIB", *(round(side / 0.0254) for side in notes.dpi), 1))
+    if notes.exif:
+        chunk(b"eXIf", notes.exif.removeprefix(b"Exif\0\0"))
     packer = zlib.compressobj(6)
     for part in _filtered(bands):
         if data := packer.compress(part):

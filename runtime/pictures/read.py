@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as ImageFileType
 
 from ..errors import ImageReadError, ImageTooLargeError
-from .deep import read_deep_color
+from .deep import is_deep, read_deep_color
 from .frames import MAX_FRAMES, frames_of, of_one_size
+from .notes import with_notes
 from .picture import Picture, from_pil
 from .source import Source
 
 logger = logging.getLogger("ignn")
-
-ORIENTATION, WIDTH_TAG, HEIGHT_TAG = 0x0112, 0xA002, 0xA003
-"""EXIF tags."""
-
-LAYOUT_TAGS = frozenset(range(254, 347)) - {270, 271, 272, 274, 305, 306, 315, 316} | {
-    347,
-    512,
-    *range(513, 533),
-    34675,
-}
-"""Tags of a TIFF's own directory, which Pillow gives as EXIF, that say how *its* pixels are stored."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +113,6 @@ def _read(source: Source, image: ImageFileType) -> ImageFile:
     count = len(which.indexes)
     if count > MAX_FRAMES:
         raise ImageTooLargeError(f"{source.name} has {count} frames; at most {MAX_FRAMES} are read.")
-    if count == 1 and (deep := read_deep_color(source, image)) is not None:
-        deep = replace(deep, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
-        return ImageFile([_oriented(deep, image)], [], format=image.format)
     frames, durations, pixels = [], [], 0
     for index in which.indexes:
         if which.animated or which.pages:
@@ -138,46 +122,19 @@ def _read(source: Source, image: ImageFileType) -> ImageFile:
         pixels += size
         later = 0 if which.pages else (which.indexes[-1] - index) * size
         source.check(f"{count} frames with " if count > 1 else "", pixels + later)
-        image.load()
-        frames.append(_oriented(from_pil(image), image))
+        frames.append(_read_frame(source, image, index, animated=which.animated))
         durations.append(round(image.info.get("duration", 100) or 100))
     if not which.animated:
         return ImageFile(frames, [], format=image.format)
     return ImageFile(of_one_size(frames), durations, which.loop, image.format)
 
 
-def _oriented(picture: Picture, image: Image.Image) -> Picture:
-    """Apply the EXIF orientation and set the tag to upright, so that nobody applies it again."""
-    try:
-        exif = image.getexif()
-        orientation = exif.get(ORIENTATION, 1)
-        if not exif:
-            return replace(picture, exif=None)
-        if orientation in range(2, 9):
-            picture = replace(
-                picture,
-                color=_turned(picture.color, orientation),
-                alpha=None if picture.alpha is None else _turned(picture.alpha, orientation),
-            )
-        if ORIENTATION in exif:
-            exif[ORIENTATION] = 1
-        if image.format == "TIFF":
-            for tag in LAYOUT_TAGS.intersection(exif):
-                del exif[tag]
-            if not exif:
-                return replace(picture, exif=None)
-        return replace(picture, exif=exif.tobytes())
-    except Exception as error:  # a damaged EXIF block must not cost the picture
-        logger.warning("EXIF left out: it is damaged (%s)", error)
-        return replace(picture, exif=None)
-
-
-def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo an EXIF orientation (2 to 8)."""
-    if orientation >= 5:
-        values = values.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    if orientation in (2, 3, 6, 7):
-        values = values[:, ::-1]
-    return np.ascontiguousarray(values)
+def _read_frame(source: Source, image: ImageFileType, index: int, *, animated: bool) -> Picture:
+    """Return the frame that the image is at."""
+    deep = None if animated else read_deep_color(source, image, index)
+    if deep is not None:
+        return with_notes(deep, image, source, turned=True)
+    if animated and index == 0 and is_deep(image):
+        logger.warning("%s: animations of 16 bits a channel are read with 8", source.name)
+    image.load()
+    return with_notes(from_pil(image), image, source)

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from ..atomic import atomic_path
 from ..errors import ImageWriteError, UsageError
-from .picture import Picture, eight_bits, flattened, to_pil
-from .png import write_deep_png
-from .read import HEIGHT_TAG, WIDTH_TAG, ImageFile
+from .color import PQ, to_srgb
+from .encode import JPEG_MOST_BYTES, Encoding, encode
+from .notes import resized
+from .picture import Picture, flattened, in_type
+from .read import ImageFile
 
 logger = logging.getLogger("ignn")
 
@@ -27,34 +29,52 @@ class Format:
 
     Attributes:
         pillow: Pillow's name of it.
+        notes: what it holds beside the pixels: attributes of `Picture`. `comment`: of the texts, the one of that name.
         alpha, animation, pages: whether it holds transparency, frames with durations, pages.
-        deep: whether it holds 16 bits a channel.
+        types: the types of values that it holds.
         quality: the default of `WriteOptions.quality`; None if it has none.
         most_pixels_a_side: largest height and width.
     """
 
     pillow: str
+    notes: tuple[str, ...] = ()
     alpha: bool = False
     animation: bool = False
     pages: bool = False
-    deep: bool = False
+    types: tuple[str, ...] = ("uint8",)
     quality: int | None = None
     most_pixels_a_side: int = 1 << 31
 
 
+_PNG = Format(
+    "PNG",
+    ("icc", "coding", "exif", "xmp", "text", "dpi"),
+    alpha=True,
+    animation=True,
+    types=("uint8", "uint16"),
+)
+_TIFF = Format(
+    "TIFF", ("icc", "exif", "xmp", "iptc", "dpi"), alpha=True, pages=True, types=("uint8", "uint16", "float32")
+)
+_JPEG = Format("JPEG", ("icc", "exif", "xmp", "iptc", "comment", "dpi"), quality=95, most_pixels_a_side=65_500)
+_WEB = ("icc", "exif", "xmp")
 FORMATS = {
-    ".png": Format("PNG", alpha=True, animation=True, deep=True),
-    ".apng": Format("PNG", alpha=True, animation=True, deep=True),
-    ".tif": Format("TIFF", alpha=True, pages=True, deep=True),
-    ".tiff": Format("TIFF", alpha=True, pages=True, deep=True),
-    ".jpg": Format("JPEG", quality=95, most_pixels_a_side=65_500),
-    ".jpeg": Format("JPEG", quality=95, most_pixels_a_side=65_500),
-    ".webp": Format("WEBP", alpha=True, animation=True, quality=92, most_pixels_a_side=16_383),
-    ".avif": Format("AVIF", alpha=True, animation=True, quality=85, most_pixels_a_side=65_536),
-    ".gif": Format("GIF", alpha=True, animation=True, most_pixels_a_side=65_535),
-    ".bmp": Format("BMP"),
+    ".png": _PNG,
+    ".apng": _PNG,
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Format("WEBP", _WEB, alpha=True, animation=True, quality=92, most_pixels_a_side=16_383),
+    ".avif": Format("AVIF", _WEB, alpha=True, animation=True, quality=85, most_pixels_a_side=65_536),
+    ".gif": Format("GIF", ("comment",), alpha=True, animation=True, most_pixels_a_side=65_535),
+    ".bmp": Format("BMP", ("dpi",)),
+    ".pfm": Format("PFM", types=("float32",)),
 }
 """Formats that are written, by suffix."""
+
+_NOTES = {"exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "text": "text", "dpi": "the resolution"}
+"""What people call what is said beside the pixels."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +169,8 @@ def suffix_of_format(pillow: str | None) -> str:
 
 def _checked(content: ImageFile, name: str, target: Format, options: WriteOptions) -> list[Picture]:
     """Return the frames as the format takes them."""
-    frames = [_prepared(frame, name, target, options) for frame in content.frames]
+    animated = len(content.frames) > 1 and bool(content.durations_ms)
+    frames = [_prepared(frame, name, target, options, animated=animated) for frame in content.frames]
     if len(frames) > 1 and not (target.animation if content.durations_ms else target.pages):
         holders = [suffix for suffix, f in FORMATS.items() if (f.animation if content.durations_ms else f.pages)]
         raise ImageWriteError(
@@ -161,16 +182,17 @@ def _checked(content: ImageFile, name: str, target: Format, options: WriteOption
 def _encode(
     file: BinaryIO, frames: list[Picture], content: ImageFile, name: str, target: Format, options: WriteOptions
 ) -> None:
+    quality = None if target.quality is None else options.quality or target.quality
+    durations = tuple(content.durations_ms) if len(frames) > 1 else ()
     try:
-        if target.deep and frames[0].color.dtype == np.uint16 and len(frames) == 1:
-            (write_deep_png if target.pillow == "PNG" else _write_deep_tiff)(file, frames[0])
-        else:
-            _write_pillow(file, frames, content, target, options)
+        encode(file, target.pillow, frames, Encoding(quality, options.lossless, durations, content.loop))
     except (ValueError, TypeError, KeyError, RuntimeError, struct.error) as error:
         raise ImageWriteError(f"Cannot write {name} as {target.pillow}: {error}. Choose another suffix.") from error
 
 
-def _prepared(picture: Picture, name: str, target: Format, options: WriteOptions) -> Picture:
+def _prepared(picture: Picture, name: str, target: Format, options: WriteOptions, *, animated: bool) -> Picture:
+    if options.lossless and target.quality is not None and target.pillow != "WEBP":
+        raise ImageWriteError(f"{target.pillow} is not written without loss. Use .png, .tif or .webp for --lossless.")
     height, width = picture.color.shape[:2]
     if max(height, width) > target.most_pixels_a_side:
         raise ImageWriteError(
@@ -185,110 +207,56 @@ def _prepared(picture: Picture, name: str, target: Format, options: WriteOptions
                 f"{name}: {target.pillow} holds no transparency. Give --background white (or another), or use .png."
             )
         picture = replace(picture, alpha=None)
-    if picture.color.dtype != np.uint8 and not target.deep:
-        logger.warning("%s: reduced to 8 bits a channel, which is what %s holds", Path(name).name, target.pillow)
-        picture = eight_bits(picture)
-    return replace(picture, exif=_resized_exif(picture))
+    return with_notes_held(_in_type(picture, Path(name).name, target, animated=animated), Path(name).name, target)
 
 
-def _resized_exif(picture: Picture) -> bytes | None:
-    """Return the EXIF block with the new size and without the old thumbnail."""
-    if picture.exif is None:
-        return None
-    exif = Image.Exif()
-    try:
-        exif.load(picture.exif)
-        inner = exif.get_ifd(0x8769)
-        for tag, value in ((WIDTH_TAG, picture.color.shape[1]), (HEIGHT_TAG, picture.color.shape[0])):
-            if tag in inner:
-                inner[tag] = value
-        return exif.tobytes()
-    except Exception as error:  # a damaged EXIF block must not cost the picture
-        logger.warning("EXIF left out: it is damaged (%s)", error)
-        return None
+def _in_type(picture: Picture, name: str, target: Format, *, animated: bool) -> Picture:
+    """Return the picture in the best type that the format holds; say so where that is less than it has."""
+    own = str(picture.color.dtype)
+    types = ("uint8",) if animated else target.types  # animations are Pillow's, which has 8 bits
+    if own in types:
+        return picture
+    if types == ("float32",):
+        return in_type(picture, np.dtype(np.float32))
+    bits = 16 if "uint16" in types else 8
+    what = f"an animation of {target.pillow}" if animated and target.types != types else target.pillow
+    logger.warning("%s: reduced to %d bits a channel, which is what %s holds", name, bits, what)
+    return in_type(picture, np.dtype(np.uint16 if bits == 16 else np.uint8))
 
 
-def _write_pillow(
-    file: BinaryIO, frames: list[Picture], content: ImageFile, target: Format, options: WriteOptions
-) -> None:
-    if len(frames) > 1 and content.durations_ms:
-        images = _alike([to_pil(eight_bits(frame)) for frame in frames])
-    else:
-        images = [to_pil(frame) for frame in frames]
-    if target.pillow == "GIF":
-        images = [_with_sharp_alpha(image) for image in images]
-    arguments: dict[str, Any] = {}
-    if target.quality is not None:
-        arguments["quality"] = target.quality if options.quality is None else options.quality
-    if target.pillow == "JPEG":
-        arguments["subsampling"] = 0  # 4:4:4: chroma detail is part of what was asked for
-    if target.pillow == "WEBP":
-        arguments |= {"lossless": options.lossless, "exact": True, "method": 4}
-    elif options.lossless and target.quality is not None:
-        raise ImageWriteError(f"{target.pillow} is not written without loss. Use .png, .tif or .webp for --lossless.")
-    if target.pillow == "TIFF":
-        # Pillow writes EXIF directories into TIFF without compression only.
-        arguments["compression"] = None if _has_directories(frames[0].exif) else "tiff_adobe_deflate"
-    if frames[0].icc and target.pillow not in ("GIF", "BMP"):
-        arguments["icc_profile"] = frames[0].icc
-    if frames[0].exif and target.pillow not in ("GIF", "BMP"):
-        arguments["exif"] = frames[0].exif
-    if len(images) > 1:
-        arguments |= {"save_all": True, "append_images": images[1:]}
-        if content.durations_ms:
-            arguments["duration"] = content.durations_ms
-            if target.pillow == "GIF":
-                if content.loop != 1:  # GIF counts how often it is shown again, and is silent about once
-                    arguments["loop"] = max(content.loop - 1, 0)
-                if images[0].mode == "RGBA":
-                    arguments["disposal"] = 2
-            else:
-                arguments["loop"] = content.loop
-    first = images[0]
-    for image in images:
-        image.info.pop("exif", None)
-    first.save(file, target.pillow, **arguments)
+def with_notes_held(picture: Picture, name: str, target: Format) -> Picture:
+    """Return the picture with what the format holds beside its pixels, brought up to date; say what is left out."""
+    if picture.coding is not None and "coding" not in target.notes:
+        raise ImageWriteError(
+            f"{name}: the picture has HDR colors ({'PQ' if picture.coding.transfer == PQ else 'HLG'}), which are not "
+            f"written to {target.pillow}. Use .png."
+        )
+    grey_profile = picture.icc is not None and picture.icc[16:20] == b"GRAY"
+    if picture.icc and ("icc" not in target.notes or (grey_profile and target.pillow == "WEBP")):  # WebP is never grey
+        picture = _in_srgb(picture, name, target)
+    picture = resized(picture, name)
+    lost: dict[str, Any] = {}
+    for note in _NOTES:
+        value = getattr(picture, note)
+        if note == "text" and "comment" in target.notes:
+            kept: Any = tuple(entry for entry in value if entry[0] == "Comment")
+        else:
+            kept = value if note in target.notes else type(value)() if note == "text" else None
+        if target.pillow == "JPEG" and isinstance(kept, bytes) and len(kept) > JPEG_MOST_BYTES:
+            kept = None
+        if kept != value:
+            lost[note] = kept
+    if lost:
+        words = " and ".join(_NOTES[note] for note in lost)
+        logger.warning("%s: %s left out, which %s does not hold", name, words, target.pillow)
+    return replace(picture, **lost)
 
 
-def _with_sharp_alpha(image: Image.Image) -> Image.Image:
-    """Return the image with each pixel opaque or transparent: GIF holds no more, and Pillow takes 1 of 255 for all."""
-    if image.mode not in ("LA", "RGBA"):
-        return image
-    image.putalpha(image.getchannel("A").point(lambda value: 255 if value >= 128 else 0))
-    return image
-
-
-def _has_directories(block: bytes | None) -> bool:
-    if block is None:
-        return False
-    exif = Image.Exif()
-    exif.load(block)
-    return any(tag in exif for tag in (0x8769, 0x8825, 0xA005))
-
-
-def _alike(images: list[Image.Image]) -> list[Image.Image]:
-    """Return an animation's frames in one mode."""
-    modes = {image.mode for image in images}
-    if len(modes) == 1:
-        return images
-    mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
-    return [image.convert(mode) for image in images]
-
-
-def _write_deep_tiff(file: BinaryIO, picture: Picture) -> None:
-    """Write a 16-bit TIFF, which Pillow cannot write in color."""
-    import tifffile
-
-    color, alpha = picture.color, picture.alpha
-    values = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=2)
-    if picture.exif:
-        logger.warning("EXIF left out: it is not written to 16-bit TIFF")
-    tifffile.imwrite(
-        file,
-        values[..., 0] if values.shape[2] == 1 else values,
-        photometric="minisblack" if picture.is_grey else "rgb",
-        extrasamples=None if alpha is None else ["unassalpha"],
-        compression="zlib",
-        iccprofile=picture.icc,
-        metadata=None,
-    )
+def _in_srgb(picture: Picture, name: str, target: Format) -> Picture:
+    """Return a picture of a profile in sRGB."""
+    assert picture.icc is not None
+    color = to_srgb(picture.color, picture.icc) if picture.color.dtype == np.uint8 else None
+    if color is None:
+        logger.warning("%s: the ICC profile is left out, which %s does not hold", name, target.pillow)
+        return replace(picture, icc=None)
+    return replace(picture, color=color, icc=None)

@@ -110,3 +110,29 @@ def test_memory_does_not_grow_with_the_picture():
 def test_limit_of_pixels(x2_model, sample, tmp_path):
     with pytest.raises(errors.ImageTooLargeError, match="max-pixels"):
         upscale_stream(SuperResolver(x2_model), sample, tmp_path / "o.png", max_pixels=1000)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_what_is_said_beside_the_pixels_is_kept(resolver, photograph, tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif.get_ifd(0x8769)[0xA002] = 6, "Maker", 30
+    Image.fromarray(photograph[:20, :30]).save(tmp_path / "in.jpg", exif=exif, xmp=b"<x/>", dpi=(300, 300))
+    upscale_stream(resolver, tmp_path / "in.jpg", tmp_path / f"out{suffix}")
+    result = Image.open(tmp_path / f"out{suffix}")
+    assert result.size == (40, 60)
+    assert result.getexif()[0x010F] == "Maker"
+    assert result.getexif().get(0x0112, 1) == 1
+    assert result.getexif().get_ifd(0x8769)[0xA002] == 40
+    assert result.info["xmp"] == b"<x/>"
+    assert round(float(result.info["dpi"][0])) == 300
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_cmyk_is_converted_as_in_memory(resolver, photograph, tmp_path, profile):
+    named = {"icc_profile": cmyk_profile()} if profile else {}
+    Image.fromarray(photograph[:20, :30]).convert("CMYK").save(tmp_path / "in.tif", **named)
+    upscale_stream(resolver, tmp_path / "in.tif", tmp_path / "out.png")
+    expected = resolver.upscale(read_still(tmp_path / "in.tif")).color.astype(int)
+    result = Image.open(tmp_path / "out.png")
+    assert np.abs(np.asarray(result) - expected).max() <= 3
+    assert "icc_profile" not in result.info
