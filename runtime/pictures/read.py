@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as ImageFileType
 
-from ..errors import ImageReadError, ImageTooLargeError
+from ..errors import IgnnError, ImageReadError, ImageTooLargeError
 from .deep import is_deep, read_deep_color
 from .frames import MAX_FRAMES, frames_of, of_one_size
 from .notes import with_notes
@@ -18,6 +20,9 @@ from .picture import Picture, from_pil
 from .source import Source
 
 logger = logging.getLogger("ignn")
+
+_OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+"""Refusals that are no fault of the file's content."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,15 @@ def only_frame(content: ImageFile, name: str) -> Picture:
 
 def read_file(path: Path, *, max_pixels: int | None = None) -> ImageFile:
     """Read all that an image file holds; the EXIF orientation is applied. Errors as in `read_still`."""
-    if not path.exists():
-        raise ImageReadError(f"There is no file {path}.")
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise ImageReadError(f"There is no file {path}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ImageReadError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if stat.S_ISDIR(status.st_mode):
         raise ImageReadError(f"{path} is a folder; a file is expected.")
-    return _read_source(Source(str(path), path, max_pixels), path.stat().st_size)
+    return _read_source(Source(str(path), path, max_pixels), status.st_size)
 
 
 def read_bytes(data: bytes, *, name: str = "The picture", max_pixels: int | None = None) -> ImageFile:
@@ -96,16 +105,28 @@ def _read_source(source: Source, size: int) -> ImageFile:
                 return _read(source, image)
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{name} is not an image in a format that Pillow reads. Convert it to PNG.") from error
-    except (ImageReadError, ImageTooLargeError):
+    except IgnnError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{name}: {error} If you trust it, raise the limit with --max-pixels.") from error
     except MemoryError as error:
         raise ImageTooLargeError(f"{name} does not fit in memory. Use --stream.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            raise ImageReadError(f"{name} cannot be read: {error.strerror}.") from error
+        if _is_ours(error):
+            raise
         raise ImageReadError(
             f"{name} is damaged or truncated ({error or type(error).__name__}). Replace it."
         ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether our own code raised it: a defect, which is no fault of the file."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__package__") == __package__
 
 
 def _read(source: Source, image: ImageFileType) -> ImageFile:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from runtime import cli
+from runtime import cli, errors
 from runtime.commands import compare
 from runtime.pictures.picture import Picture
 from runtime.pictures.read import ImageFile, read_file, read_still
@@ -153,3 +153,26 @@ def test_a_bmp_of_sixteen_bits_a_pixel(tmp_path):
     (tmp_path / "in.bmp").write_bytes(file)
     color = read_still(tmp_path / "in.bmp").color
     assert color.tolist() == [[[0, 0, 255], [255, 255, 255]], [[255, 0, 0], [0, 255, 0]]]
+
+
+def test_a_refusal_of_the_system_is_no_damage(monkeypatch, sample):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(errors.ImageReadError, match=r"sample\.png cannot be read: Permission denied\.$"):
+        read_file(sample)
+
+
+def test_a_defect_of_ours_is_no_damage(monkeypatch, sample):
+    from runtime.pictures import read
+
+    monkeypatch.setattr(read, "frames_of", lambda *_: None)
+    with pytest.raises(AttributeError):
+        read_file(sample)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0b.png", "nothing.png"])
+def test_names_that_no_file_has(tmp_path, name):
+    with pytest.raises(errors.ImageReadError, match=r"cannot be read|There is no file"):
+        read_file(tmp_path / name)
