@@ -29,8 +29,10 @@ def atomic_path(path: Path, *, error: type[IgnnError] = WriteError) -> Iterator[
     Raises:
         WriteError: (or `error`) the file or its folder cannot be written.
     """
-    temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}{PART_SUFFIX}"
+    temporary = path.parent / f".{shortened(path.name)}.{secrets.token_hex(4)}{PART_SUFFIX}"
     try:
+        if path.exists() and not path.is_file():  # a folder; or a device or pipe, in whose place a file would be put
+            raise error(f"Cannot write {path}: there is something that is not a file. Give another path.")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
     except OSError as refusal:
@@ -70,9 +72,14 @@ def make_folder(path: Path) -> None:
         ) from refusal
 
 
+def shortened(name: str) -> str:
+    """Return as much of a file's name as leaves room for an ending: systems take names of 255 bytes."""
+    return name.encode(errors="surrogateescape")[:100].decode(errors="ignore")
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files that a killed process left beside `path`."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name[:100])}.????????{PART_SUFFIX}"):
+    for leftover in path.parent.glob(f".{glob.escape(shortened(path.name))}.????????{PART_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 

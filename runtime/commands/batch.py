@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +15,15 @@ from ..pictures.read import ImageFile, read_file
 from ..pictures.write import FORMATS, WriteOptions, format_of, write_file
 from ..super_resolver import SuperResolver
 from ..tiles.mapping import Mapped, ResultIterator
-from .video import SUFFIXES as VIDEO_SUFFIXES
+from .clip_streams import READABLE as CLIPS
+from .clip_streams import SUFFIXES as CLIP_SUFFIXES
+from .interrupt import wait_or_cancel
 
 READABLE = {*FORMATS, ".jpe", ".jfif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".ico", ".avifs"}
 """Suffixes that are taken from folders; a file that is named is tried whatever its suffix."""
 
 AHEAD = 2
 """How many files may be in writing, and wait for it, while another is computed. It bounds the memory."""
-
-PATIENCE_SECONDS = 1.0
-"""How long Ctrl-C waits for the running tile before it says so."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def run(
         while writing:
             yield outcome()
     finally:
-        _stop(results, resolver)
+        wait_or_cancel(results.close, resolver.network.backend.cancel)
         writers.shutdown(wait=True, cancel_futures=True)
 
 
@@ -160,17 +158,6 @@ def _failed(error: Exception) -> Future[int]:
     result: Future[int] = Future()
     result.set_exception(error)
     return result
-
-
-def _stop(results: ResultIterator, resolver: SuperResolver) -> None:
-    """Stop after the running tile; at once if Ctrl-C comes again."""
-    try:
-        if not results.close(PATIENCE_SECONDS):
-            sys.stderr.write("ignn upscale: stopping after the tile that is running (Ctrl-C again: at once)\n")
-            results.close()
-    except KeyboardInterrupt:
-        resolver.network.backend.cancel()
-        results.close()
 
 
 def find_jobs(
@@ -250,9 +237,21 @@ def _find(name: str, *, recursive: bool) -> Iterator[tuple[Path, Path]]:
         yield path, path.parent
 
 
+def is_clip(path: Path) -> bool:
+    """Return whether a file is taken for a clip, by its suffix."""
+    return path.suffix.lower() in CLIPS
+
+
+def _own_suffix(source: Path) -> str:
+    """Return the suffix that an output has where the user names none: the input's, if it is written."""
+    suffix = source.suffix.lower()
+    if is_clip(source) and suffix not in CLIP_SUFFIXES:
+        return next(written for written, container in CLIP_SUFFIXES.items() if container == CLIPS[suffix])
+    return source.suffix if suffix in {*FORMATS, *CLIP_SUFFIXES} else ".png"
+
+
 def _target(source: Path, base: Path, output: str, single: bool, suffix: str | None, scale: int) -> Path:
-    own = source.suffix if source.suffix.lower() in {*FORMATS, *VIDEO_SUFFIXES} else ".png"
-    chosen = suffix or own
+    chosen = suffix or _own_suffix(source)
     if "{" in output:
         fields = {
             "stem": source.stem,

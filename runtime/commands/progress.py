@@ -13,12 +13,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 
 class FileProgress:
-    """A bar that counts files, with the share that is done of those under way; or the tiles of a single file.
+    """A bar that counts files, with the share that is done of those under way; or the tiles or frames of a single file.
 
     Args:
         bar: what is shown.
         done: files that are done already.
-        single: count tiles.
+        single: count what `part` is told of, and not files.
     """
 
     def __init__(self, bar: tqdm, *, done: int, single: bool) -> None:
@@ -27,14 +27,14 @@ class FileProgress:
         self._pixels, self._start = 0, time.monotonic()
         self._shares: dict[object, float] = {}
 
-    def tile(self, file: object, done: int, total: int) -> None:
-        """Show that so many of a file's tiles are done."""
+    def part(self, file: object, done: int, total: int) -> None:
+        """Show that so many of a file's tiles or frames are done; `total` is 0 if it is not known."""
         with self._lock:
             if self._single:
-                self._bar.total = total
+                self._bar.total = total or None
                 self._show(done)
-            else:
-                self._shares[file] = done / total
+            elif total:
+                self._shares[file] = min(1, done / total)
                 self._show(round(self._files + sum(self._shares.values()), 1))
 
     def file(self, file: object, pixels: int) -> None:
@@ -55,10 +55,16 @@ class FileProgress:
 
 
 @contextmanager
-def file_progress(total: int, *, done: int, single: bool) -> Iterator[FileProgress]:
-    """Show a bar of `total` files, `done` of which are done already; nothing where there is no terminal."""
+def file_progress(total: int, *, done: int, part: str | None = None) -> Iterator[FileProgress]:
+    """Show a bar of `total` files, `done` of which are done already; nothing where there is no terminal.
+
+    Args:
+        total: how many files there are.
+        done: how many are done already.
+        part: what is counted of a single file, such as `tile`; None: files are counted.
+    """
     with (
         logging_redirect_tqdm([logging.getLogger()]),
-        tqdm(total=None if single else total, initial=done, unit="tile" if single else "file", disable=None) as bar,
+        tqdm(total=total if part is None else None, initial=done, unit=part or "file", disable=None) as bar,
     ):
-        yield FileProgress(bar, done=done, single=single)
+        yield FileProgress(bar, done=done, single=part is not None)

@@ -7,7 +7,7 @@ import math
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,8 @@ from ..pictures.source import Source
 from ..pictures.write import WriteOptions, format_of, with_notes_held
 from ..super_resolver import SuperResolver
 from ..tiles.plan import Tile
+from .batch import Job, Outcome
+from .interrupt import run_until_stopped
 
 logger = logging.getLogger("ignn")
 
@@ -93,6 +95,31 @@ class Rows:
             return crop
         values = crop.astype(np.float32) * np.float32(255 / maximum_of(self.dtype))
         return np.repeat(values, 3, axis=2) if self.channels == 1 else values
+
+
+def run(
+    job: Job,
+    resolver: SuperResolver,
+    options: WriteOptions,
+    *,
+    max_pixels: int | None,
+    progress: Callable[[Job, int, int], None],
+) -> Generator[Outcome, None, None]:
+    """Enlarge one file as `upscale_stream` does; yield its outcome."""
+
+    def enlarge(tile_done: Callable[[], None]) -> None:
+        def report(done: int, total: int) -> None:
+            progress(job, done, total)
+            tile_done()
+
+        upscale_stream(resolver, job.source, job.target, options, max_pixels=max_pixels, progress=report)
+
+    try:
+        run_until_stopped(enlarge, resolver.network.backend.cancel)
+    except Exception as error:
+        yield Outcome(job, error)
+    else:
+        yield Outcome(job, None)
 
 
 def upscale_stream(

@@ -17,6 +17,12 @@ from ..super_resolver import SuperResolver
 from . import batch, video
 from .journal import Journal, Work
 
+Finished = Callable[[batch.Job], None]
+"""Called when an output is whole."""
+
+Progress = Callable[[batch.Job, int, int], None]
+"""Called with how many of a file's tiles or frames are done, and how many there are."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -26,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="A folder of outputs gets a journal (.ignn-journal.jsonl), which --resume goes by.",
     )
     files = result.add_argument_group("files")
-    files.add_argument("inputs", nargs="+", metavar="IN", help="picture, folder, pattern such as '*.jpg', or one video")
+    files.add_argument(
+        "inputs", nargs="+", metavar="IN", help="picture, clip, folder of pictures, or pattern such as '*.jpg'"
+    )
     files.add_argument(
         "-o",
         "--output",
@@ -41,9 +49,7 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--format", choices=sorted(suffix[1:] for suffix in FORMATS), help="output format (default: own)"
     )
-    files.add_argument(
-        "--quality", type=int, help="1 to 100, for JPEG, WebP, AVIF; of video the rate factor (less is better)"
-    )
+    files.add_argument("--quality", type=int, help="1 to 100, higher is better, for JPEG, WebP, AVIF and clips")
     files.add_argument("--lossless", action="store_true", help="lossless WebP")
     files.add_argument("--background", metavar="COLOR", help="replace transparency by a color, e.g. for JPEG")
     files.add_argument("--max-pixels", type=int, metavar="N", help="largest input, in pixels (default: Pillow's limit)")
@@ -120,30 +126,45 @@ def main(argv: list[str]) -> int:
 
 def _run_here(arguments: argparse.Namespace, options: WriteOptions, resolver: SuperResolver) -> int:
     jobs, single = _jobs(arguments, resolver.scale)
-    if arguments.compare is not None and not single:
-        raise UsageError("--compare takes one picture. Compare the results of several with `ignn compare`.")
-    if any(job.source.suffix.lower() in video.READABLE for job in jobs):
-        if not single or arguments.compare is not None or arguments.stream:
-            raise UsageError("A video is enlarged alone: one IN, no --compare and no --stream.")
-        _video(jobs[0], resolver, arguments)
-        return 0
-    if arguments.stream:
-        if not single or arguments.compare is not None:
-            raise UsageError("--stream takes one picture, and no --compare.")
-        _stream(jobs[0], resolver, options, arguments.max_pixels)
-        return 0
-    failures = _run(
-        jobs,
-        f"{resolver.settings} {options}",
-        arguments,
-        lambda todo, finished, progress: batch.run(
-            todo, resolver, options, max_pixels=arguments.max_pixels, finished=finished, progress=progress
-        ),
-        single=single,
-    )
+    _check_kinds(jobs, arguments, single=single)
+
+    def enlarge(todo: list[batch.Job], finished: Finished, progress: Progress) -> Generator[batch.Outcome, None, None]:
+        if arguments.stream:
+            from . import stream
+
+            yield from stream.run(todo[0], resolver, options, max_pixels=arguments.max_pixels, progress=progress)
+            return
+        pictures = [job for job in todo if not batch.is_clip(job.source)]
+        yield from batch.run(
+            pictures, resolver, options, max_pixels=arguments.max_pixels, finished=finished, progress=progress
+        )
+        clips = [job for job in todo if batch.is_clip(job.source)]
+        yield from video.run(
+            clips,
+            resolver,
+            quality=arguments.quality,
+            resume=arguments.resume,
+            finished=finished,
+            progress=progress,
+        )
+
+    failures = _run(jobs, f"{resolver.settings} {options}", arguments, enlarge, single=single)
     if not failures and arguments.compare is not None:
         _write_comparison(jobs[0], resolver.metadata.name, arguments)
     return 1 if failures else 0
+
+
+def _check_kinds(jobs: list[batch.Job], arguments: argparse.Namespace, *, single: bool) -> None:
+    """Refuse options that are not for what the inputs are."""
+    if arguments.compare is not None and not single:
+        raise UsageError("--compare takes one picture. Compare the results of several with `ignn compare`.")
+    if arguments.stream and (not single or arguments.compare is not None):
+        raise UsageError("--stream takes one picture, and no --compare.")
+    clip = next((job.source for job in jobs if batch.is_clip(job.source)), None)
+    if clip is not None:
+        for name in ("compare", "stream", "format", "lossless", "background"):
+            if getattr(arguments, name):
+                raise UsageError(f"--{name} is for pictures, and {clip} is a clip. Leave out one of the two.")
 
 
 def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[batch.Job], bool]:
@@ -165,8 +186,8 @@ def _run_on_server(arguments: argparse.Namespace, options: WriteOptions) -> int:
 
     with remote.open_server(arguments, parser().parse_args(["IN", "-o", "OUT"])) as resolver:
         jobs, single = _jobs(arguments, resolver.scale)
-        if any(job.source.suffix.lower() in video.READABLE for job in jobs):
-            raise UsageError("A video is enlarged on this machine. Leave out --server.")
+        if any(batch.is_clip(job.source) for job in jobs):
+            raise UsageError("A clip is enlarged on this machine. Leave out --server.")
         failures = _run(
             jobs,
             f"{resolver.settings} {options}",
@@ -181,10 +202,7 @@ def _run(
     jobs: list[batch.Job],
     settings: str,
     arguments: argparse.Namespace,
-    enlarge: Callable[
-        [list[batch.Job], Callable[[batch.Job], None], Callable[[batch.Job, int, int], None]],
-        Generator[batch.Outcome, None, None],
-    ],
+    enlarge: Callable[[list[batch.Job], Finished, Progress], Generator[batch.Outcome, None, None]],
     *,
     single: bool,
 ) -> int:
@@ -194,7 +212,7 @@ def _run(
         jobs: the files.
         settings: everything but the input that decides a result.
         arguments: those of the command.
-        enlarge: takes jobs, what to call after each, and what to call after each tile; gives their outcomes in order.
+        enlarge: takes jobs, what to call after each, and after each tile or frame; gives their outcomes in order.
         single: whether one file was named.
     """
     from .progress import file_progress
@@ -215,9 +233,10 @@ def _run(
             journal.add(works[job])
 
     failures = []
+    part = "frame" if batch.is_clip(jobs[0].source) else "tile"
     with (
-        file_progress(len(jobs), done=len(jobs) - len(todo), single=single) as shown,
-        closing(enlarge(todo, finished, shown.tile)) as outcomes,
+        file_progress(len(jobs), done=len(jobs) - len(todo), part=part if single else None) as shown,
+        closing(enlarge(todo, finished, shown.part)) as outcomes,
     ):
         for outcome in outcomes:
             shown.file(outcome.job, outcome.pixels)
@@ -238,39 +257,6 @@ def _explain(error: Exception | None) -> str:
     if isinstance(error, (IgnnError, OSError)):
         return str(error)
     return f"this is a defect of ignn ({type(error).__name__}: {error}). Please report it with the file."
-
-
-def _stream(job: batch.Job, resolver: SuperResolver, options: WriteOptions, max_pixels: int | None) -> None:
-    from tqdm import tqdm
-
-    from .stream import upscale_stream
-
-    with tqdm(unit="tile", disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        upscale_stream(resolver, job.source, job.target, options, max_pixels=max_pixels, progress=progress)
-
-
-def _video(job: batch.Job, resolver: SuperResolver, arguments: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    with tqdm(unit="frame", disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total or None
-            bar.update(done - bar.n)
-
-        video.upscale_video(
-            resolver,
-            job.source,
-            job.target,
-            quality=arguments.quality,
-            resume=arguments.resume,
-            progress=progress,
-        )
 
 
 def _folder(output: str) -> Path:

@@ -92,3 +92,15 @@ def built(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[BuildReques
 
     monkeypatch.setattr(trt, "build_engine", build)
     return requests
+
+
+@pytest.fixture
+def frames(photograph: np.ndarray) -> list[np.ndarray]:
+    """60 frames of a clip, (48, 64, 3) uint8."""
+    return [np.ascontiguousarray(np.roll(photograph, index, axis=1)[:48, :64]) for index in range(60)]
+
+
+@pytest.fixture(scope="session")
+def plain(model_file: ModelFactory) -> SuperResolver:
+    """Enlarges flat colors exactly."""
+    return SuperResolver(model_file(2, {"noise": 0.0}))

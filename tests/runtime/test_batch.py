@@ -323,37 +323,6 @@ def test_any_error_is_that_of_its_file(x2_model, photograph, tmp_path, monkeypat
     assert sorted(outputs(tmp_path / "out")) == ["000.png", "001.png", "003.png", "004.png"]
 
 
-SAYS_WHEN_IT_RUNS = """
-import sys
-from runtime import cli
-from runtime.backends.ort import OrtBackend
-run = OrtBackend.run
-OrtBackend.run = lambda self, lr: (sys.stderr.write("running\\n"), run(self, lr))[1]
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize(("times", "convolutions"), [(1, 60), (2, 1000)])
-def test_ctrl_c_on_a_picture_in_one_piece(model_file, tmp_path, times, convolutions):
-    """The running tile ends first, which is said; a second Ctrl-C does not wait for it, which would take minutes."""
-    slow = model_file(2, {"convolutions": convolutions, "width": 32})
-    Image.fromarray(np.zeros((700, 700, 3), np.uint8)).save(tmp_path / "in", "PNG")
-    arguments = command(slow, "--tile", "none", "--threads", "1")
-    process = start(tmp_path, [sys.executable, "-c", SAYS_WHEN_IT_RUNS, *arguments[3:]])
-    assert process.stderr is not None
-    assert process.stderr.readline() == "running\n"
-    process.send_signal(signal.SIGINT)
-    assert "stopping after the tile that is running (Ctrl-C again: at once)" in process.stderr.readline()
-    if times == 2:
-        process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=100)
-    assert process.returncode == 130, error
-    assert "interrupted" in error
-    assert "Traceback" not in error
-    assert not (tmp_path / "out").exists()
-
-
 def test_threads_do_not_change_what_is_written(x2_model, photograph, tmp_path):
     paths = make_files(tmp_path / "in", 8, photograph)
     resolver = SuperResolver(x2_model, tile=16)

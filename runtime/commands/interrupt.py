@@ -1,0 +1,72 @@
+"""Ctrl-C during long work: it ends after the tile that is running, which is said; a second one ends it at once.
+
+Python handles a signal in the main thread, between two of its own instructions. So the network runs in another thread,
+and the main one waits.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+PATIENCE_SECONDS = 1.0
+"""How long Ctrl-C waits for the running tile before it says so."""
+
+
+class _StopError(Exception):
+    """Raised in the working thread to end it."""
+
+
+def run_until_stopped(work: Callable[[Callable[[], None]], Result], cancel: Callable[[], None]) -> Result:
+    """Do work in a thread; Ctrl-C ends it, and is raised when it has ended.
+
+    Args:
+        work: what to do. It is given a function to call after each tile, which ends the work by an exception.
+        cancel: has the tile that is running fail as soon as it can.
+    """
+    stop, ended = threading.Event(), threading.Event()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def check() -> None:
+        if stop.is_set():
+            raise _StopError
+
+    def run() -> None:
+        try:
+            results.append(work(check))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="ignn-work", daemon=True).start()
+    try:
+        ended.wait()
+    except BaseException:
+        stop.set()
+        wait_or_cancel(ended.wait, cancel)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def wait_or_cancel(wait: Callable[[float | None], bool], cancel: Callable[[], None]) -> None:
+    """Wait for the running tile, and say so if it takes long; if Ctrl-C comes again, cancel the tile.
+
+    Args:
+        wait: waits so many seconds (None: for ever); returns whether the work has ended.
+        cancel: has the tile fail as soon as it can.
+    """
+    try:
+        if not wait(PATIENCE_SECONDS):
+            sys.stderr.write("ignn upscale: stopping after the tile that is running (Ctrl-C again: at once)\n")
+            wait(None)
+    except KeyboardInterrupt:
+        cancel()
+        wait(None)
