@@ -22,7 +22,7 @@ from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
 from ..pictures.encode import tiff_entries
 from ..pictures.exif import add_to_tiff
-from ..pictures.notes import with_notes
+from ..pictures.notes import facts_of, with_notes
 from ..pictures.picture import Picture, maximum_of
 from ..pictures.png import write_png_rows
 from ..pictures.source import Source
@@ -241,7 +241,7 @@ def _notes(path: Path, channels: int, *, keep_profile: bool) -> Picture:
             with source.opened() as image:
                 if keep_profile:
                     empty = replace(empty, icc=image.info.get("icc_profile"))
-                return with_notes(empty, image, source, turned=True)
+                return with_notes(empty, facts_of(image, source), path.name, turned=True)
     except Exception as error:  # a format of libvips alone
         logger.warning("%s: metadata left out (%s)", path.name, error)
         return empty

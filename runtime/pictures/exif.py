@@ -20,6 +20,9 @@ EXIF_DIRECTORY = 0x8769
 DIRECTORIES = {EXIF_DIRECTORY: "Exif", 0x8825: "GPS", 0xA005: "Interoperability"}
 """Tags whose value is the place of another directory."""
 
+MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of a TIFF and of a BigTIFF."""
+
 LAYOUT_TAGS = frozenset(range(254, 347)) - {270, 271, 272, 274, 305, 306, 315, 316} | {
     330,  # other directories, such as a raw file's
     347,

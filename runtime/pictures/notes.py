@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,33 +27,65 @@ _TEXT_OF_OTHERS = ("XML:com.adobe.xmp", "Raw profile type ")
 """Beginnings of a PNG's keywords whose text is something else that is kept."""
 
 
-def with_notes(picture: Picture, image: ImageFileType, source: Source, *, turned: bool = False) -> Picture:
+@dataclass(frozen=True)
+class Facts:
+    """What a reader found beside the pixels.
+
+    Attributes:
+        info: as Pillow has it: `icc_profile`, `exif`, `xmp`, `dpi` and others.
+        format: Pillow's name of the format.
+        orientation: EXIF's, 1 to 8, still to be applied.
+        entries: the directory of a TIFF's page.
+        coding: how the colors are coded, where the file says it by numbers.
+    """
+
+    info: dict[Any, Any]
+    format: str | None = None
+    orientation: int = 1
+    entries: tuple[tags.Entry, ...] = ()
+    coding: Coding | None = None
+
+
+def facts_of(image: ImageFileType, source: Source) -> Facts:
+    """Return what Pillow found, and what it does not tell, of the frame that it is at."""
+    coding = None
+    if image.format == "PNG":
+        with source.stream() as file:
+            chunk = find_chunk(file, b"cICP")
+        if chunk is not None and len(chunk) == 4 and chunk[2:] == b"\0\1":  # RGB, full range: all that PNG allows
+            coding = Coding(chunk[0], chunk[1])
+    try:
+        orientation = int(image.getexif().get(tags.ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block must not cost the picture
+        orientation = 1
+    return Facts(image.info, image.format, orientation, _directory(image, source), coding)
+
+
+def with_notes(picture: Picture, facts: Facts, name: str, *, turned: bool = False) -> Picture:
     """Return a picture with what its file says beside its pixels, and turned upright.
 
     Args:
-        picture: the decoded pixels.
-        image: the file, whose header and pixels were read.
-        source: the file again.
+        picture: the decoded pixels; its ICC profile is that of the file, or None where it was converted.
+        facts: what was found.
+        name: what warnings call the file.
         turned: whether the picture is upright already.
     """
-    orientation = _orientation(image)
-    if orientation in range(2, 9) and not turned:
+    if facts.orientation in range(2, 9) and not turned:
         picture = replace(
             picture,
-            color=_turned(picture.color, orientation),
-            alpha=None if picture.alpha is None else _turned(picture.alpha, orientation),
+            color=_turned(picture.color, facts.orientation),
+            alpha=None if picture.alpha is None else _turned(picture.alpha, facts.orientation),
         )
-    entries = _directory(image, source)
-    icc, coding = _colors(picture, image, source)
-    xmp, dpi = image.info.get("xmp"), image.info.get("dpi")
+    icc, coding = _colors(picture, facts)
+    xmp, dpi = facts.info.get("xmp"), facts.info.get("dpi")
     return replace(
         picture,
         icc=icc,
         coding=coding,
-        exif=_exif(image, entries, source.name),
-        xmp=_upright_xmp(xmp.encode() if isinstance(xmp, str) else xmp) if xmp else None,
-        iptc=_iptc(image, entries),
-        text=_text(image),
+        exif=_exif(facts, name),
+        xmp=_upright_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) if xmp else None,
+        iptc=_iptc(facts),
+        text=_text(facts),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(0 < float(side) < 1e6 for side in dpi) else None,
     )
 
@@ -76,27 +108,15 @@ def resized(picture: Picture, name: str) -> Picture:
     return replace(picture, exif=block, xmp=xmp)
 
 
-def _colors(picture: Picture, image: ImageFileType, source: Source) -> tuple[bytes | None, Coding | None]:
+def _colors(picture: Picture, facts: Facts) -> tuple[bytes | None, Coding | None]:
     """Return the ICC profile of a picture's colors, or how they are coded if they are HDR."""
-    if image.format != "PNG":
-        return picture.icc, None
-    with source.stream() as file:
-        chunk = find_chunk(file, b"cICP")
-    if chunk is not None and len(chunk) == 4 and chunk[2:] == b"\0\1":  # RGB, the full range: all that PNG allows
-        return of_coding(Coding(chunk[0], chunk[1]), grey=picture.is_grey)
-    return picture.icc or profile_of_png(image.info, grey=picture.is_grey), None
-
-
-def of_coding(coding: Coding, *, grey: bool) -> tuple[bytes | None, Coding | None]:
-    """Return the ICC profile of coded colors, or the coding again if they are HDR."""
-    return (None, coding) if coding.is_hdr else (profile_of_coding(coding, grey=grey), None)
-
-
-def _orientation(image: ImageFileType) -> int:
-    try:
-        return int(image.getexif().get(tags.ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block must not cost the picture
-        return 1
+    if facts.coding is not None:
+        if facts.coding.is_hdr:
+            return None, facts.coding
+        return profile_of_coding(facts.coding, grey=picture.is_grey), None
+    if facts.format == "PNG" and not picture.icc:
+        return profile_of_png(facts.info, grey=picture.is_grey), None
+    return picture.icc, None
 
 
 def _directory(image: Any, source: Source) -> tuple[tags.Entry, ...]:  # noqa: ANN401 - Pillow's file
@@ -110,11 +130,11 @@ def _directory(image: Any, source: Source) -> tuple[tags.Entry, ...]:  # noqa: A
         return ()
 
 
-def _exif(image: ImageFileType, entries: tuple[tags.Entry, ...], name: str) -> bytes | None:
+def _exif(facts: Facts, name: str) -> bytes | None:
     """Return the EXIF block, upright."""
     try:
-        block = tags.block_of(entries) if entries else image.info.get("exif")
-        profile = image.info.get("Raw profile type exif")
+        block = tags.block_of(facts.entries) if facts.entries else facts.info.get("exif")
+        profile = facts.info.get("Raw profile type exif")
         if block is None and isinstance(profile, str):  # of a PNG that ImageMagick wrote
             block = bytes.fromhex("".join(profile.split("\n")[3:]))
         return tags.upright(bytes(block)) if block else None
@@ -123,20 +143,20 @@ def _exif(image: ImageFileType, entries: tuple[tags.Entry, ...], name: str) -> b
         return None
 
 
-def _iptc(image: ImageFileType, entries: tuple[tags.Entry, ...]) -> bytes | None:
-    for entry in entries:
+def _iptc(facts: Facts) -> bytes | None:
+    for entry in facts.entries:
         if entry.tag == tags.IPTC:
             return entry.value
-    resources: Any = image.info.get("photoshop")
+    resources: Any = facts.info.get("photoshop")
     found = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
     return found if isinstance(found, bytes) and found else None
 
 
-def _text(image: ImageFileType) -> tuple[tuple[str, str], ...]:
-    if image.format == "PNG":  # its `text` would decode a picture that is to be read from disk
-        texts = ((key, value) for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str))
+def _text(facts: Facts) -> tuple[tuple[str, str], ...]:
+    if facts.format == "PNG":  # Pillow's `text` would decode a picture that is to be read from disk
+        texts = ((key, value) for key, value in facts.info.items() if isinstance(key, str) and isinstance(value, str))
         return tuple((key, str(value)) for key, value in texts if not key.startswith(_TEXT_OF_OTHERS))
-    comment = image.info.get("comment")
+    comment = facts.info.get("comment")
     if isinstance(comment, bytes):
         comment = comment.decode("utf-8", "replace")
     return (("Comment", comment.rstrip("\0")),) if isinstance(comment, str) and comment.strip("\0 ") else ()

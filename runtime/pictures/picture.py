@@ -65,6 +65,23 @@ class Picture:
         return maximum_of(self.color.dtype)
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """What an image file holds.
+
+    Attributes:
+        frames: one picture; several for an animation or a TIFF of several pages.
+        durations_ms: how long each frame is shown; empty for what is not an animation.
+        loop: how often an animation is shown; 0: for ever.
+        format: Pillow's name of the format that was read, such as `JPEG`; None for what was not read.
+    """
+
+    frames: list[Picture]
+    durations_ms: list[int]
+    loop: int = 0
+    format: str | None = None
+
+
 def maximum_of(dtype: np.dtype[Any]) -> float:
     """Return the value of white in a type: 255, 65535 or 1."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
@@ -119,7 +136,7 @@ def from_pil(image: Image.Image) -> Picture:
     """Return the picture of a PIL image of any mode. CMYK, YCbCr, LAB and HSV become sRGB, and the log says so.
 
     Raises:
-        InvalidImageError: closed, no pixels, or a mode without a range (32-bit integers or floats).
+        InvalidImageError: closed, no pixels, or values out of range: 32-bit integers 0..65535, floats 0..1.
         ImageReadError: its file is truncated or damaged.
     """
     if 0 in image.size:
@@ -138,9 +155,7 @@ def from_pil(image: Image.Image) -> Picture:
         alpha = None if hidden is None else np.where(values == hidden, 0, 65535).astype(np.uint16)
         return Picture(values.astype(np.uint16)[..., None], alpha, icc=icc, exif=exif)
     if image.mode == "F":
-        raise InvalidImageError(
-            "Invalid image mode F (32-bit floats have no known range). Convert it to an array of 0..1, uint8 or uint16."
-        )
+        return replace(from_array(np.asarray(image)), icc=icc, exif=exif)
     transparent = image.has_transparency_data
     grey = image.mode in ("1", "L", "LA", "La")
     mode = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")

@@ -6,40 +6,23 @@ import errno
 import logging
 import stat
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as ImageFileType
 
-from ..errors import IgnnError, ImageReadError, ImageTooLargeError
+from ..errors import IgnnError, ImageReadError, ImageTooLargeError, InvalidImageError
 from .deep import is_deep, read_deep_color
 from .frames import MAX_FRAMES, frames_of, of_one_size
-from .notes import with_notes
-from .picture import Picture, from_pil
+from .notes import facts_of, with_notes
+from .picture import ImageFile, Picture, from_pil
+from .readers import reader_of
 from .source import Source
 
 logger = logging.getLogger("ignn")
 
 _OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 """Refusals that are no fault of the file's content."""
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """What an image file holds.
-
-    Attributes:
-        frames: one picture; several for an animation or a TIFF of several pages.
-        durations_ms: how long each frame is shown; empty for what is not an animation.
-        loop: how often an animation is shown; 0: for ever.
-        format: Pillow's name of the format that was read, such as `JPEG`; None for what was not read.
-    """
-
-    frames: list[Picture]
-    durations_ms: list[int]
-    loop: int = 0
-    format: str | None = None
 
 
 def read_still(path: Path, *, max_pixels: int | None = None) -> Picture:
@@ -101,8 +84,12 @@ def _read_source(source: Source, size: int) -> ImageFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about odd metadata and about sizes that are checked here
+            if (reader := reader_of(source)) is not None:
+                return reader(source)
             with source.opened() as image:
                 return _read(source, image)
+    except InvalidImageError as error:
+        raise ImageReadError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{name} is not an image in a format that Pillow reads. Convert it to PNG.") from error
     except IgnnError:
@@ -154,8 +141,8 @@ def _read_frame(source: Source, image: ImageFileType, index: int, *, animated: b
     """Return the frame that the image is at."""
     deep = None if animated else read_deep_color(source, image, index)
     if deep is not None:
-        return with_notes(deep, image, source, turned=True)
+        return with_notes(deep, facts_of(image, source), source.name, turned=True)
     if animated and index == 0 and is_deep(image):
         logger.warning("%s: animations of 16 bits a channel are read with 8", source.name)
     image.load()
-    return with_notes(from_pil(image), image, source)
+    return with_notes(from_pil(image), facts_of(image, source), source.name)

@@ -52,11 +52,14 @@ def test_nearly_transparent_pixels_are_transparent_in_gif(tmp_path):
     assert result[0].tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
 
 
+@pytest.mark.parametrize("planes", ["contig", "separate"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_a_sixteen_bit_cmyk_tiff_is_converted(tmp_path, caplog, byteorder):
+def test_a_sixteen_bit_cmyk_tiff_is_converted(tmp_path, caplog, byteorder, planes):
     inks = np.zeros((12, 16, 4), np.uint16)
     inks[..., 1] = 65535  # magenta
-    tifffile.imwrite(tmp_path / "in.tif", inks, photometric="separated", byteorder=byteorder)
+    values = inks if planes == "contig" else np.moveaxis(inks, 2, 0)
+    named = {"photometric": "separated", "planarconfig": planes, "byteorder": byteorder}
+    tifffile.imwrite(tmp_path / "in.tif", values, **named)
     picture = read_still(tmp_path / "in.tif")
     assert picture.alpha is None
     assert picture.color[6, 8].tolist() == [255, 0, 255]
@@ -176,3 +179,90 @@ def test_a_defect_of_ours_is_no_damage(monkeypatch, sample):
 def test_names_that_no_file_has(tmp_path, name):
     with pytest.raises(errors.ImageReadError, match=r"cannot be read|There is no file"):
         read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_in_planes(tmp_path, channels, compression):
+    values = np.random.default_rng(0).integers(0, 65536, (channels, 20, 30), np.uint16)
+    extra = ["unassalpha"] if channels == 4 else None
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(
+        path, values, photometric="rgb", planarconfig="separate", extrasamples=extra, compression=compression
+    )
+    picture = read_still(path)
+    assert np.array_equal(picture.color, np.moveaxis(values[:3], 0, 2))
+    assert channels == 3 or np.array_equal(picture.alpha, values[3])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", [".tif", ".pfm"])
+def test_floats_stay_floats(x2_model, tmp_path, channels, suffix):
+    values = np.random.default_rng(0).random((20, 30, channels), np.float32)
+    picture = Picture(values[..., :3], values[..., 3] if channels == 4 else None)
+    if suffix == ".pfm" and channels == 4:
+        with pytest.raises(errors.ImageWriteError, match="no transparency"):
+            write_file(ImageFile([picture], []), tmp_path / "in.pfm")
+        return
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    write_file(ImageFile([picture], []), source)
+    assert np.array_equal(read_still(source).color, picture.color)
+    assert cli.main(["upscale", str(source), "-o", str(target), "--model", str(x2_model)]) == 0
+    result = read_still(target)
+    assert result.color.dtype == np.float32
+    assert result.color.shape == (40, 60, min(channels, 3))
+    assert len(np.unique(result.color)) > 1000
+
+
+@pytest.mark.parametrize(("suffix", "dtype", "bits"), [(".png", np.uint16, 16), (".bmp", np.uint8, 8)])
+def test_floats_into_a_format_without_them(tmp_path, caplog, suffix, dtype, bits):
+    values = np.linspace(0, 1, 300, dtype=np.float32).reshape(10, 30, 1)
+    write_file(ImageFile([Picture(values)], []), tmp_path / f"out{suffix}")
+    result = read_still(tmp_path / f"out{suffix}").color
+    assert result.dtype == dtype
+    assert np.array_equal(result[..., :1], np.rint(values * np.iinfo(dtype).max))
+    assert f"reduced to {bits} bits" in caplog.text
+
+
+@pytest.mark.parametrize("multiplied", [False, True])
+def test_a_float_tiff_of_another_writer(tmp_path, multiplied):
+    """White is zero; big-endian; floats of 16 bits; alpha that colors are multiplied by; turned; a resolution."""
+    values = np.full((4, 6, 4), 0.25, np.float16)
+    values[..., 3] = 0.5
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(
+        path,
+        values,
+        photometric="rgb",
+        extrasamples=["assocalpha" if multiplied else "unassalpha"],
+        byteorder=">",
+        extratags=[(274, 3, 1, 6, True)],
+        resolution=(100, 100),
+        resolutionunit="inch",
+    )
+    picture = read_still(path)
+    assert picture.color.shape == (6, 4, 3)
+    assert np.unique(picture.color).tolist() == [0.5 if multiplied else 0.25]
+    assert picture.dpi == (100, 100)
+
+
+@pytest.mark.parametrize(
+    "content", [b"PF\n3 2\n-1.0\n" + bytes(10), b"Pf\nx\n", b"Pf\n0 0\n1\n", b"PF\n99999 99999\n1\n"]
+)
+def test_damaged_float_maps(tmp_path, content):
+    (tmp_path / "in.pfm").write_bytes(content)
+    with pytest.raises(errors.IgnnError, match=r"in\.pfm (is damaged|has)"):
+        read_still(tmp_path / "in.pfm")
+
+
+def test_floats_beyond_white_are_refused_by_name(tmp_path):
+    tifffile.imwrite(tmp_path / "in.tif", np.full((4, 4), 300, np.float32))
+    with pytest.raises(errors.ImageReadError, match=r"in\.tif: Invalid float image: values from 300"):
+        read_still(tmp_path / "in.tif")
+
+
+def test_pages_of_sixteen_bits_stay_deep(tmp_path):
+    pages = [Picture(np.full((8, 9, 3), level, np.uint16)) for level in (300, 301)]
+    write_file(ImageFile(pages, []), tmp_path / "pages.tif")
+    again = read_file(tmp_path / "pages.tif").frames
+    assert [page.color[0, 0].tolist() for page in again] == [[300] * 3, [301] * 3]

@@ -84,7 +84,7 @@ def test_sixteen_bits_are_kept(resolver):
         (np.full((5, 5, 3), np.nan, np.float32), "NaN"),
         (np.full((5, 5, 3), np.inf, np.float64), "infinite"),
         (np.full((5, 5, 3), 200.0), "0..1 is expected"),
-        (Image.new("F", (4, 4)), "mode F"),
+        (Image.new("F", (4, 4), 200), "0..1 is expected"),
         (Image.new("I", (4, 4), -1), "0..65535"),
     ],
 )
