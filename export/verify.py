@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from runtime.clone import install_command
 from runtime.errors import BackendUnavailableError, IgnnError, UsageError
 from runtime.metadata import Key
 from runtime.pictures.psnr import psnr_db
+
+if TYPE_CHECKING:
+    from train import IGNN
 
 BOUNDS_DB = {"fp32": 70.0, "fp16": 50.0}
 """Least PSNR (peak 255) between two runtimes, by precision. A neighbor that rounding exchanges moves few pixels, but
@@ -46,12 +50,13 @@ def main(argv: list[str] | None = None) -> int:
     _polygraphy()  # before the runtimes take their time
     path, source, _ = find_model_file(arguments.model)
     model = path.read_bytes()
-    precision = read_facts(model, source=source).properties.get(Key.PRECISION, "fp32")
+    properties = read_facts(model, source=source).properties
+    precision = properties.get(Key.PRECISION, "fp32")
     bound = BOUNDS_DB.get(precision, BOUNDS_DB["fp32"])
     lr = sample(1, 96, 130, seed=0) if arguments.image is None else _read(arguments.image)
     sys.stdout.write(f"{source} ({precision}), lr {' x '.join(map(str, lr.shape))}\n")
     runs: dict[str, Callable[[], Map]] = {
-        "PyTorch": lambda: _pytorch(arguments.checkpoint, lr),
+        "PyTorch": lambda: _pytorch(arguments.checkpoint, properties.get(Key.WEIGHTS_SHA256), source, lr),
         "ONNX Runtime": lambda: _onnx_runtime(path, source, lr),
         NAMES[arguments.backend]: lambda: _tensorrt(model, source, arguments.backend, arguments.engine, lr),
     }
@@ -144,7 +149,7 @@ def _read(path: Path) -> Map:
     return np.ascontiguousarray(network_input(read_still(path)).transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
+def _pytorch(checkpoint: Path | None, fingerprint: str | None, source: str, lr: Map) -> Map:
     if checkpoint is None:
         raise NotRunError("Give the checkpoint that the file was exported from: --checkpoint C")
     try:
@@ -153,9 +158,40 @@ def _pytorch(checkpoint: Path | None, lr: Map) -> Map:
         from export.to_onnx import load_trained
     except ModuleNotFoundError as error:
         raise NotRunError(f"{error.name} is not installed: {install_command('train')}") from error
-    net = load_trained(checkpoint)
+    net = _same_weights(load_trained(checkpoint), checkpoint, fingerprint, source)
     with torch.no_grad():
         return np.asarray(net(torch.from_numpy(lr)).numpy(), dtype=np.float32)
+
+
+def _same_weights(net: IGNN, checkpoint: Path, fingerprint: str | None, source: str) -> IGNN:
+    """Say whether a file was exported from a checkpoint; return its network, with the weights that the file has.
+
+    Args:
+        net: the checkpoint's network.
+        fingerprint: the file's `ignn.weights_sha256`; None: it has none.
+
+    Raises:
+        DifferenceError: the file has other weights, so that a comparison would tell nothing.
+    """
+    from export.metadata import weights_sha256
+    from export.precision import round_weights
+
+    if fingerprint is None:
+        sys.stdout.write(f"  weights: not known whether those of {checkpoint}: the file has no {Key.WEIGHTS_SHA256}\n")
+        return net
+    own = weights_sha256(net)
+    if own == fingerprint:
+        sys.stdout.write(f"  weights: the same as those of {checkpoint}\n")
+        return net
+    rounded = round_weights(net)
+    if weights_sha256(rounded) == fingerprint:
+        sys.stdout.write(f"  weights: those of {checkpoint} rounded to float16, as `--weights fp16` stores them\n")
+        return rounded
+    raise DifferenceError(
+        f"{source} has other weights than {checkpoint} (SHA-256 {fingerprint[:12]}..., {own[:12]}...): it was exported "
+        f"from another checkpoint. Name that one, or export this one: ignn export --checkpoint {checkpoint} --output "
+        "M.onnx"
+    )
 
 
 def _onnx_runtime(path: Path, source: str, lr: Map) -> Map:

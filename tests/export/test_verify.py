@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("polygraphy")
 
 from export import to_onnx, verify  # noqa: E402
+from export.metadata import weights_sha256  # noqa: E402
+from export.precision import round_weights  # noqa: E402
 from runtime.cli import run_command  # noqa: E402
 from runtime.errors import BackendUnavailableError  # noqa: E402
 
@@ -66,6 +68,40 @@ def test_runtimes_that_agree(model: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "sr, ONNX Runtime against PyTorch: PSNR " in output
     assert "TensorRT: not run. " in output
     assert "pip install" in output
+
+
+def write_fingerprint(model: str, fingerprint: str) -> None:
+    proto = onnx.load(model)
+    onnx.helper.set_model_props(
+        proto, {f"ignn.{key}": value for key, value in METADATA.items()} | {"ignn.weights_sha256": fingerprint}
+    )
+    onnx.save(proto, model)
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        (lambda net: net, "weights: the same as those of c.pt"),
+        (round_weights, "weights: those of c.pt rounded to float16, as `--weights fp16` stores them"),
+        (None, "weights: not known whether those of c.pt: the file has no ignn.weights_sha256"),
+    ],
+)
+def test_the_checkpoint_of_a_file(model: str, capsys: pytest.CaptureFixture[str], weights, line: str) -> None:
+    if weights is not None:
+        write_fingerprint(model, weights_sha256(weights(to_onnx.load_trained(Path("c.pt")))))
+    assert main([model, "--checkpoint", "c.pt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].strip() == line  # before what is compared
+
+
+def test_another_checkpoint(model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_fingerprint(model, "0" * 64)
+    monkeypatch.setattr(verify, "_onnx_runtime", lambda *_: pytest.fail("it ran a comparison that tells nothing"))
+    assert main([model, "--checkpoint", "c.pt"]) == 1
+    output = capsys.readouterr()
+    assert "m.onnx has other weights than c.pt (SHA-256 000000000000..., " in output.err
+    assert "ignn export --checkpoint c.pt" in output.err
+    assert "against" not in output.out
 
 
 def test_an_image_of_the_users(model: str, capsys: pytest.CaptureFixture[str]) -> None:
