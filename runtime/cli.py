@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": (".commands.compare", "put pictures side by side where they differ most"),
     "ui": (".commands.ui", "serve a page on this machine"),
     "serve": (".commands.serve", "serve networks by NVIDIA Triton"),
+    "batch": (".commands.cluster", "enlarge a folder or a bucket on a cluster"),
     "probe": (".commands.probe", "ask a server for a picture, to know whether it works"),
     "models": (".commands.models", "list the bundled models"),
     "doctor": (".commands.doctor", "say what is installed, and what to do about the rest"),

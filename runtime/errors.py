@@ -79,5 +79,13 @@ class EngineError(IgnnError):
     `ignn build`."""
 
 
+class ClusterError(IgnnError):
+    """A cluster cannot be reached, has no room, or could not open the network. The message holds what it said."""
+
+
+class StorageError(IgnnError):
+    """A folder or an object store cannot be read or written. The message holds what it said."""
+
+
 class ServerError(IgnnError):
     """A server did not start, or did not answer as it should. The message holds what it said, and what to do."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..atomic import remove_leftovers
 from ..errors import IgnnError, UsageError
@@ -46,6 +46,17 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--shard", metavar="I/N", help="every N-th file, from the I-th on (0 to N - 1)")
     files.add_argument("--server", metavar="URL", help="have a server do it: grpc://host:port of `ignn serve`")
     files.add_argument("--resume", action="store_true", help="skip what an earlier run has finished")
+    add_write_arguments(files)
+    files.add_argument(
+        "--stream", action="store_true", help="of one picture: from and to disk, in little memory, to .png or .tif"
+    )
+    files.add_argument("--compare", type=Path, metavar="SHEET", help="of one picture: also show it beside bicubic")
+    add_network_arguments(result)
+    return result
+
+
+def add_write_arguments(files: argparse._ArgumentGroup) -> None:
+    """Add the arguments that say how pictures are read and written."""
     files.add_argument(
         "--format", choices=sorted(suffix[1:] for suffix in FORMATS), help="output format (default: own)"
     )
@@ -53,12 +64,6 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--lossless", action="store_true", help="lossless WebP")
     files.add_argument("--background", metavar="COLOR", help="replace transparency by a color, e.g. for JPEG")
     files.add_argument("--max-pixels", type=int, metavar="N", help="largest input, in pixels (default: Pillow's limit)")
-    files.add_argument(
-        "--stream", action="store_true", help="of one picture: from and to disk, in little memory, to .png or .tif"
-    )
-    files.add_argument("--compare", type=Path, metavar="SHEET", help="of one picture: also show it beside bicubic")
-    add_network_arguments(result)
-    return result
 
 
 def add_network_arguments(result: argparse.ArgumentParser) -> None:
@@ -92,22 +97,27 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     network.add_argument("--value-range", choices=["0..255", "0..1"], help="value range of such a model")
 
 
+def resolver_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `SuperResolver` that a command line names."""
+    return {
+        "model": arguments.model,
+        "engine": arguments.engine,
+        "device": arguments.device,
+        "backend": arguments.backend,
+        "providers": arguments.provider,
+        "tile": _tile(arguments.tile),
+        "halo": arguments.halo,
+        "self_ensemble": arguments.self_ensemble,
+        "threads": arguments.threads,
+        "scale": arguments.scale,
+        "value_range": arguments.value_range,
+        "max_pixels": arguments.max_pixels,
+    }
+
+
 def make_resolver(arguments: argparse.Namespace) -> SuperResolver:
     """Open the model that the arguments name, with the options that they give."""
-    return SuperResolver(
-        arguments.model,
-        engine=arguments.engine,
-        device=arguments.device,
-        backend=arguments.backend,
-        providers=arguments.provider,
-        tile=_tile(arguments.tile),
-        halo=arguments.halo,
-        self_ensemble=arguments.self_ensemble,
-        threads=arguments.threads,
-        scale=arguments.scale,
-        value_range=arguments.value_range,
-        max_pixels=arguments.max_pixels,
-    )
+    return SuperResolver(**resolver_arguments(arguments))
 
 
 def main(argv: list[str]) -> int:

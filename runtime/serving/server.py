@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -144,6 +145,7 @@ def running(program: Program, arguments: list[str], folder: Path, ports: Ports) 
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # one group, which ends as a whole: a killed server leaves its stubs behind
+            preexec_fn=_end_with_parent,
         )
     try:
         while not _is_ready(ports):
@@ -153,6 +155,12 @@ def running(program: Program, arguments: list[str], folder: Path, ports: Ports) 
         yield process
     finally:
         _end(process)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this new process when `ignn serve` is killed, which no handler of signals sees."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG; tritonserver exists for Linux alone
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def _is_ready(ports: Ports) -> bool:

@@ -1,0 +1,221 @@
+"""Enlarge a folder on a cluster, by Ray Data: `ignn batch`.
+
+Each actor holds one network, reads a file, enlarges it and writes it. What lies in the output's folder says what is
+done, so that nothing is lost with a process or a machine, and an actor that is started again passes over what its
+predecessor wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..clone import install_command
+from ..errors import BackendUnavailableError, ClusterError, IgnnError
+from ..pictures.read import read_bytes
+from ..pictures.write import WriteOptions, format_of, write_bytes
+from ..super_resolver import SuperResolver
+from .storage import Folder
+
+CPUS_PER_ACTOR = 0.5
+"""What an actor takes of the CPUs that Ray counts, for each thread: where actors hold all, nothing else of Ray's own
+can start, and the job waits for ever (ray-project/ray #44687)."""
+
+MOST_FILES_A_TASK = 16
+"""Ray's overhead is by the task, and a task that a killed actor held begins anew."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to enlarge.
+
+    Attributes:
+        source, target: names below the two folders.
+        mark: name of the empty file that says that the target is whole.
+        stale: names of marks that the target had before.
+    """
+
+    source: str
+    target: str
+    mark: str
+    stale: list[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a file.
+
+    Attributes:
+        source: its name.
+        error: None if the output is whole.
+        kind: class of the error, or an empty string.
+        pixels: of the output, of all its frames.
+        tiles: that it was cut into.
+        skipped: whether it was whole already, by a task that was begun anew.
+        seconds: time in each stage.
+    """
+
+    source: str
+    error: str | None = None
+    kind: str = ""
+    pixels: int = 0
+    tiles: int = 0
+    skipped: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Actors:
+    """How many networks, and what each may use.
+
+    Attributes:
+        count: None: as many as there are CPUs for, or GPUs.
+        threads: CPU threads of each.
+        gpus: GPUs of each, which may be a fraction; 0: CPUs.
+    """
+
+    count: int | None = None
+    threads: int = 1
+    gpus: float = 0
+
+
+class Enlarger:
+    """What an actor does: one network, file after file.
+
+    Args:
+        source, target: the folders.
+        options: how to write.
+        resolver: arguments of `SuperResolver`.
+        max_pixels: largest input; None: Pillow's limit.
+    """
+
+    def __init__(
+        self, source: Folder, target: Folder, options: WriteOptions, resolver: dict[str, Any], max_pixels: int | None
+    ) -> None:
+        self._source, self._target, self._options, self._max_pixels = source, target, options, max_pixels
+        self._resolver = SuperResolver(**resolver)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Enlarge one file; the row is a `Task`, what is returned a `Result`."""
+        return asdict(self._enlarge(Task(**row)))
+
+    def _enlarge(self, task: Task) -> Result:
+        seconds: dict[str, float] = {}
+        try:
+            if self._target.has(task.mark) and self._target.has(task.target):
+                return Result(task.source, skipped=True)
+            with _timed(seconds, "read"):
+                data = self._source.read(task.source)
+            with _timed(seconds, "decode"):
+                small = read_bytes(data, max_pixels=self._max_pixels)
+            with _timed(seconds, "network"):
+                large = self._resolver.upscale_file(small)
+            with _timed(seconds, "encode"):
+                result = write_bytes(large, PurePosixPath(task.target).suffix, self._options)
+            with _timed(seconds, "write"):
+                self._target.delete(task.stale)
+                self._target.write(task.target, result)
+                self._target.write(task.mark, b"")
+        except Exception as error:  # one file's failure
+            text = str(error) if isinstance(error, IgnnError) else f"a defect of ignn ({error!r}); please report it"
+            return Result(task.source, text, type(error).__name__)
+        pixels = sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames)
+        return Result(task.source, pixels=pixels, seconds=seconds)
+
+
+def run(
+    tasks: list[Task],
+    make_enlarger: dict[str, Any],
+    actors: Actors,
+    *,
+    address: str,
+    started: Callable[[int], None] = lambda count: None,
+) -> Iterator[Result]:
+    """Have a cluster enlarge files; results come as they are ready.
+
+    Args:
+        tasks: what to do.
+        make_enlarger: arguments of `Enlarger`.
+        actors: how many, and what each may use.
+        address: `local`, a cluster on this machine for this run; `ray://host:port`; or what else `ray.init` takes.
+        started: called with the number of actors once Ray is there.
+
+    Raises:
+        BackendUnavailableError: Ray is not installed.
+        ClusterError: no such cluster, too few CPUs or GPUs there, or the network cannot be opened there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an image tool sends nothing
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"Ray is not installed ({error}). Install it with: {install_command('batch')}"
+        ) from error
+    local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"There is no Ray cluster at {address} ({_first_line(error)}). Start one: ray start --head"
+        ) from error
+    try:
+        count = _count(ray.cluster_resources(), actors)
+        started(count)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        a_task = max(1, min(MOST_FILES_A_TASK, len(tasks) // (4 * count)))
+        data = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=-(-len(tasks) // a_task))
+        results = data.map(
+            Enlarger,
+            fn_constructor_kwargs=make_enlarger,
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_cpus=CPUS_PER_ACTOR * actors.threads if not actors.gpus else CPUS_PER_ACTOR,
+            num_gpus=actors.gpus or None,
+        )
+        for row in results.iter_rows():
+            yield Result(**row)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"The cluster at {address} failed: {_cause(error)}") from error
+    finally:
+        ray.shutdown()
+
+
+def _count(resources: dict[str, float], actors: Actors) -> int:
+    """Return how many actors to start."""
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    room = int(gpus / actors.gpus) if actors.gpus else int(cpus / actors.threads)
+    if room < 1 or (actors.count or 0) > room:
+        wanted = f"{actors.count or 1} actors of {actors.threads} CPUs and {actors.gpus:g} GPUs"
+        raise ClusterError(
+            f"The cluster has {cpus:g} CPUs and {gpus:g} GPUs, too few for {wanted}. "
+            "Give fewer --actors, --threads or --gpus-per-actor."
+        )
+    return actors.count or room
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cause(error: BaseException) -> str:
+    """Return what an actor said, without Ray's account of where it was said."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _first_line(error)
