@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -218,11 +218,22 @@ class SuperResolver:
         convert = self.network.converter(source.color.dtype, grey=source.is_grey)
         return pictures.enlarged(source, self.network.run(pictures.network_input(source), convert), self.scale)
 
-    def upscale_file(self, content: ImageFile) -> ImageFile:
-        """Enlarge every frame of a decoded image file; see `runtime.pictures.read.read_file`."""
+    def upscale_file(self, content: ImageFile, *, tile_done: Callable[[], None] = lambda: None) -> ImageFile:
+        """Enlarge every frame of a decoded image file; see `runtime.pictures.read.read_file`.
+
+        Args:
+            content: the file.
+            tile_done: called after each tile, in the thread that runs the network.
+        """
         from .tiles.mapping import ResultIterator
 
-        with ResultIterator(self.network, content.frames, lambda frame: frame, lambda large, _: large) as frames:
+        with ResultIterator(
+            self.network,
+            content.frames,
+            lambda frame: frame,
+            lambda large, _: large,
+            progress=lambda frame, done, total: tile_done(),
+        ) as frames:
             return replace(content, frames=list(frames))
 
     def super_resolve(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:

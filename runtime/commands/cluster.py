@@ -39,9 +39,7 @@ def parser() -> argparse.ArgumentParser:
     spread.add_argument(
         "--address", default="local", help="`local` (default: this machine), ray://host:port, host:port, or `auto`"
     )
-    spread.add_argument(
-        "--actors", type=int, metavar="N", help="networks at a time (default: as many as there is room)"
-    )
+    spread.add_argument("--actors", type=int, metavar="N", help="networks at a time (default: all that fit)")
     spread.add_argument("--gpus-per-actor", type=float, default=0, metavar="G", help="e.g. 1 or 0.5 (default 0: CPUs)")
     spread.add_argument("--metrics-port", type=int, metavar="PORT", help="serve metrics for Prometheus on this machine")
     add_write_arguments(result.add_argument_group("files"))

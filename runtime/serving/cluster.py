@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,16 +17,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..backends.memory import free_host_memory
 from ..clone import install_command
 from ..errors import BackendUnavailableError, ClusterError, IgnnError
 from ..pictures.read import read_bytes
-from ..pictures.write import WriteOptions, format_of, write_bytes
+from ..pictures.write import WriteOptions, write_bytes
 from ..super_resolver import SuperResolver
+from ..tiles.budget import MEMORY_SHARE
+from ..tiles.plan import largest_tile
 from .storage import Folder
 
 CPUS_PER_ACTOR = 0.5
 """What an actor takes of the CPUs that Ray counts, for each thread: where actors hold all, nothing else of Ray's own
 can start, and the job waits for ever (ray-project/ray #44687)."""
+
+_LARGE = 1 << 20
+"""Side of a picture that does not fit in memory whole."""
 
 MOST_FILES_A_TASK = 16
 """Ray's overhead is by the task, and a task that a killed actor held begins anew."""
@@ -100,6 +107,12 @@ class Enlarger:
     ) -> None:
         self._source, self._target, self._options, self._max_pixels = source, target, options, max_pixels
         self._resolver = SuperResolver(**resolver)
+        network = self._resolver.network
+        if network.tile == "auto" and network.backend.on_host:
+            # The other actors of this machine take as much at the same time.
+            share = free_host_memory() * MEMORY_SHARE * min(1, (resolver["threads"] or 1) / (os.cpu_count() or 1))
+            crop_pixels = int(share) // network.metadata.bytes_per_pixel
+            network.tile = largest_tile(_LARGE, _LARGE, network.metadata, crop_pixels=crop_pixels, halo=network.halo)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Enlarge one file; the row is a `Task`, what is returned a `Result`."""
@@ -107,6 +120,12 @@ class Enlarger:
 
     def _enlarge(self, task: Task) -> Result:
         seconds: dict[str, float] = {}
+        tiles = 0
+
+        def tile_done() -> None:
+            nonlocal tiles
+            tiles += 1
+
         try:
             if self._target.has(task.mark) and self._target.has(task.target):
                 return Result(task.source, skipped=True)
@@ -115,7 +134,7 @@ class Enlarger:
             with _timed(seconds, "decode"):
                 small = read_bytes(data, max_pixels=self._max_pixels)
             with _timed(seconds, "network"):
-                large = self._resolver.upscale_file(small)
+                large = self._resolver.upscale_file(small, tile_done=tile_done)
             with _timed(seconds, "encode"):
                 result = write_bytes(large, PurePosixPath(task.target).suffix, self._options)
             with _timed(seconds, "write"):
@@ -126,7 +145,7 @@ class Enlarger:
             text = str(error) if isinstance(error, IgnnError) else f"a defect of ignn ({error!r}); please report it"
             return Result(task.source, text, type(error).__name__)
         pixels = sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames)
-        return Result(task.source, pixels=pixels, seconds=seconds)
+        return Result(task.source, pixels=pixels, tiles=tiles, seconds=seconds)
 
 
 def run(
@@ -159,15 +178,14 @@ def run(
         raise BackendUnavailableError(
             f"Ray is not installed ({error}). Install it with: {install_command('batch')}"
         ) from error
+    _check_reachable(address)
     local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise ClusterError(
-            f"There is no Ray cluster at {address} ({_first_line(error)}). Start one: ray start --head"
-        ) from error
+        raise _no_cluster(address, error) from error
     try:
-        count = _count(ray.cluster_resources(), actors)
+        count = count_actors(ray.cluster_resources(), actors)
         started(count)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -190,7 +208,22 @@ def run(
         ray.shutdown()
 
 
-def _count(resources: dict[str, float], actors: Actors) -> int:
+def _check_reachable(address: str) -> None:
+    """Raise where nothing listens: Ray itself would try for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> ClusterError:
+    return ClusterError(f"There is no Ray cluster at {address} ({_first_line(error)}). Start one: ray start --head")
+
+
+def count_actors(resources: dict[str, float], actors: Actors) -> int:
     """Return how many actors to start."""
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     room = int(gpus / actors.gpus) if actors.gpus else int(cpus / actors.threads)

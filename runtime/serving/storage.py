@@ -60,6 +60,8 @@ class Folder:
                 self._system, self._root = fs.FileSystem.from_uri(address)
             else:
                 self._system, self._root = fs.LocalFileSystem(), os.path.abspath(address)
+            if not self._root:
+                raise ValueError("it names no bucket")
         self._fs = fs
 
     def __reduce__(self) -> tuple[Any, ...]:
