@@ -15,7 +15,7 @@ REMEDIES = {
     r"tensorrt_lean": "pip install tensorrt_lean_cu13_libs",
     r"no clone of NVIDIA/TensorRT": "git clone https://github.com/NVIDIA/TensorRT ../TensorRT",
     r"Gradio|Playwright": "pip install -e '.[test-ui]', in an environment of its own",
-    r"extra (serve|client|test-serve)|tritonserver": "pip install -e '.[test-serve]', in an environment of its own",
+    r"extra (serve|client|batch|test-serve)|tritonserver": "pip install -e '.[test-serve]', in an environment of its own",
     r"Chromium": "playwright install chromium",
     r"onnxruntime-web": "npm ci --ignore-scripts --prefix docs/demo",
     r"needs Node": "Node",

@@ -170,6 +170,7 @@ HOME = {"build": "deployment", "export": "deployment", "verify": "deployment"}
 HOME |= {**dict.fromkeys(COMMANDS, "api"), "serve": "scale", "probe": "scale"}
 HOME |= dict.fromkeys(("train", "photographs", "evaluate", "scoreboard", "ablation", "neighbors"), "training")
 HOME |= dict.fromkeys(("graphagg-star", "feature-maps"), "training")
+del HOME["batch"]  # its own options stand in scale.md, those of `ignn upscale` in api.md
 """The page of a command; any other command may stand on any page below docs/."""
 
 

@@ -31,7 +31,7 @@ ROOMS = {
     "backends": GROUND | {"models"},
     "tiles": GROUND | {"pictures", "backends"},
     "super_resolver": GROUND | {"models", "pictures", "backends", "tiles"},
-    "serving": GROUND | {"models", "pictures", "backends", "super_resolver"},
+    "serving": GROUND | {"models", "pictures", "backends", "tiles", "super_resolver"},
     "commands": GROUND | {"models", "pictures", "backends", "tiles", "super_resolver", "serving"},
     "cli": GROUND,  # it finds its commands in a table, and loads the one that was asked for
     "__init__": {"clone", "two_names"},  # and the public names, on first use
