@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module, metadata
 
 from .clone import PACKAGE_FOLDER, find_clone, install_command
-from .errors import IgnnError
+from .errors import IgnnError, explain
 
 Main = Callable[[list[str]], int]
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run a command, print an error of ours as one message, and return the exit code.
+    """Run a command, print an error as one message, and return the exit code.
 
     Args:
         name: what the user typed, e.g. `ignn upscale` or `python export/to_onnx.py`.
@@ -81,6 +81,9 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         return 141
+    except Exception as error:
+        sys.stderr.write(f"{name}: error: {explain(error)}\n")
+        return 1
 
 
 def _list_commands() -> str:

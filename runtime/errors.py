@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class IgnnError(Exception):
     """Base of every error that this project raises on purpose: catch this one in an application."""
@@ -89,3 +92,16 @@ class StorageError(IgnnError):
 
 class ServerError(IgnnError):
     """A server did not start, or did not answer as it should. The message holds what it said, and what to do."""
+
+
+def explain(error: BaseException) -> str:
+    """Return what a command says of an error: of one that is not ours, that it is a defect, and where it came from."""
+    if isinstance(error, MemoryError):
+        return "it does not fit in memory. Use --stream, or free memory."
+    if isinstance(error, (IgnnError, OSError)):
+        return str(error)
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
+    return (
+        f"this is a defect of ignn ({type(error).__name__}: {error}). Please report it with the file. "
+        f"[{' '.join(reversed(places))}]"
+    )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
 from ..atomic import atomic_path
 from ..errors import UsageError
-from ..pictures.write import WriteOptions, format_of
+from ..pictures.write import WriteOptions
 from ..serving.remote import RemoteResolver, read_path
-from .batch import Job, Outcome
+from .jobs import STANDARD_OUTPUT, Job, Outcome, is_stream, outcomes, read_stream, write_standard_output
 
 
 def open_server(arguments: argparse.Namespace, defaults: argparse.Namespace) -> RemoteResolver:
@@ -51,35 +50,26 @@ def run(
     """
 
     def enlarge(job: Job) -> int:
-        format_of(job.target)  # before the work, not after it
+        job.check_format()  # before the work, not after it
+        suffix = job.suffix if job.target is STANDARD_OUTPUT else job.target.suffix.lower()
         data = resolver.upscale_bytes(
-            read_path(job.source),
-            format=job.target.suffix[1:].lower(),
+            read_stream(job.source) if is_stream(job.source) else read_path(job.source),
+            format=suffix[1:] if suffix else None,
             quality=options.quality,
             lossless=options.lossless,
             background=options.background,
         )
-        with atomic_path(job.target) as temporary:
-            temporary.write_bytes(data)
+        if job.target is STANDARD_OUTPUT:
+            write_standard_output(data)
+        else:
+            with atomic_path(job.target) as temporary:
+                temporary.write_bytes(data)
         finished(job)
         return _count_pixels(data)
 
-    def outcome() -> Outcome:
-        job, result = waiting.popleft()
-        error = result.exception()
-        if error is not None and not isinstance(error, Exception):
-            raise error
-        return Outcome(job, error, 0 if error else result.result())
-
-    waiting: deque[tuple[Job, Future[int]]] = deque()
     threads = ThreadPoolExecutor(resolver.in_flight, "ignn-send")
     try:
-        for job in jobs:
-            waiting.append((job, threads.submit(enlarge, job)))
-            while waiting and (waiting[0][1].done() or len(waiting) > resolver.in_flight):
-                yield outcome()
-        while waiting:
-            yield outcome()
+        yield from outcomes(((job, threads.submit(enlarge, job)) for job in jobs), ahead=resolver.in_flight)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         resolver.close()  # ends the waits between attempts

@@ -29,8 +29,8 @@ from ..pictures.source import Source
 from ..pictures.write import WriteOptions, format_of, with_notes_held
 from ..super_resolver import SuperResolver
 from ..tiles.plan import Tile
-from .batch import Job, Outcome
 from .interrupt import run_until_stopped
+from .jobs import Job, Outcome
 
 logger = logging.getLogger("ignn")
 

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..atomic import remove_leftovers
-from ..errors import IgnnError, UsageError
+from ..errors import IgnnError, UsageError, explain
 from ..pictures.read import read_file
 from ..pictures.write import FORMATS, WriteOptions
 from ..super_resolver import SuperResolver
 from . import batch, video
+from .jobs import STANDARD_INPUT, STANDARD_OUTPUT, Job, Outcome, find_jobs, is_clip, is_single, take_shard
 from .journal import Journal, Work
 
-Finished = Callable[[batch.Job], None]
+Finished = Callable[[Job], None]
 """Called when an output is whole."""
 
-Progress = Callable[[batch.Job, int, int], None]
+Progress = Callable[[Job, int, int], None]
 """Called with how many of a file's tiles or frames are done, and how many there are."""
 
 
@@ -33,14 +34,17 @@ def parser() -> argparse.ArgumentParser:
     )
     files = result.add_argument_group("files")
     files.add_argument(
-        "inputs", nargs="+", metavar="IN", help="picture, clip, folder of pictures, or pattern such as '*.jpg'"
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="picture, clip, folder of pictures, pattern such as '*.jpg', or - (standard input)",
     )
     files.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="OUT",
-        help="file for one picture; folder; or pattern with {stem}, {name}, {folder}, {suffix}, {scale}",
+        help="file for one picture; folder; pattern with {stem}, {name}, {folder}, {suffix}, {scale}; or -",
     )
     files.add_argument("-r", "--recursive", action="store_true", help="folders with all below them")
     files.add_argument("--shard", metavar="I/N", help="every N-th file, from the I-th on (0 to N - 1)")
@@ -125,9 +129,7 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     options = WriteOptions(arguments.quality, arguments.lossless, arguments.background)
     # Wrong names and options before slow work.
-    batch.take_shard(
-        batch.find_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive), arguments.shard or "0/1"
-    )
+    take_shard(find_jobs(arguments.inputs, arguments.output, recursive=arguments.recursive), arguments.shard or "0/1")
     if arguments.server is not None:
         return _run_on_server(arguments, options)
     with make_resolver(arguments) as resolver:
@@ -138,17 +140,17 @@ def _run_here(arguments: argparse.Namespace, options: WriteOptions, resolver: Su
     jobs, single = _jobs(arguments, resolver.scale)
     _check_kinds(jobs, arguments, single=single)
 
-    def enlarge(todo: list[batch.Job], finished: Finished, progress: Progress) -> Generator[batch.Outcome, None, None]:
+    def enlarge(todo: list[Job], finished: Finished, progress: Progress) -> Generator[Outcome, None, None]:
         if arguments.stream:
             from . import stream
 
             yield from stream.run(todo[0], resolver, options, max_pixels=arguments.max_pixels, progress=progress)
             return
-        pictures = [job for job in todo if not batch.is_clip(job.source)]
+        pictures = [job for job in todo if not is_clip(job.source)]
         yield from batch.run(
             pictures, resolver, options, max_pixels=arguments.max_pixels, finished=finished, progress=progress
         )
-        clips = [job for job in todo if batch.is_clip(job.source)]
+        clips = [job for job in todo if is_clip(job.source)]
         yield from video.run(
             clips,
             resolver,
@@ -164,22 +166,28 @@ def _run_here(arguments: argparse.Namespace, options: WriteOptions, resolver: Su
     return 1 if failures else 0
 
 
-def _check_kinds(jobs: list[batch.Job], arguments: argparse.Namespace, *, single: bool) -> None:
+def _check_kinds(jobs: list[Job], arguments: argparse.Namespace, *, single: bool) -> None:
     """Refuse options that are not for what the inputs are."""
     if arguments.compare is not None and not single:
         raise UsageError("--compare takes one picture. Compare the results of several with `ignn compare`.")
     if arguments.stream and (not single or arguments.compare is not None):
         raise UsageError("--stream takes one picture, and no --compare.")
-    clip = next((job.source for job in jobs if batch.is_clip(job.source)), None)
+    if any(job.source is STANDARD_INPUT or job.target is STANDARD_OUTPUT for job in jobs):
+        for name in ("compare", "stream", "shard", "resume"):
+            if getattr(arguments, name):
+                raise UsageError(f"--{name} is for files, and - is none. Leave out one of the two.")
+        if jobs[0].target is STANDARD_OUTPUT and sys.stdout.isatty():
+            raise UsageError("-o - writes a picture to standard output, which is a terminal. Send it on: | or >.")
+    clip = next((job.source for job in jobs if is_clip(job.source)), None)
     if clip is not None:
         for name in ("compare", "stream", "format", "lossless", "background"):
             if getattr(arguments, name):
                 raise UsageError(f"--{name} is for pictures, and {clip} is a clip. Leave out one of the two.")
 
 
-def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[batch.Job], bool]:
+def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[Job], bool]:
     """Return the jobs of this run, and whether it is for one file that was named."""
-    jobs = batch.find_jobs(
+    jobs = find_jobs(
         arguments.inputs,
         arguments.output,
         recursive=arguments.recursive,
@@ -187,8 +195,8 @@ def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[batch.Job], b
         scale=scale,
     )
     if arguments.shard is not None:
-        return batch.take_shard(jobs, arguments.shard), False
-    return jobs, batch.is_single(arguments.inputs, jobs)
+        return take_shard(jobs, arguments.shard), False
+    return jobs, is_single(arguments.inputs, jobs)
 
 
 def _run_on_server(arguments: argparse.Namespace, options: WriteOptions) -> int:
@@ -196,8 +204,9 @@ def _run_on_server(arguments: argparse.Namespace, options: WriteOptions) -> int:
 
     with remote.open_server(arguments, parser().parse_args(["IN", "-o", "OUT"])) as resolver:
         jobs, single = _jobs(arguments, resolver.scale)
-        if any(batch.is_clip(job.source) for job in jobs):
+        if any(is_clip(job.source) for job in jobs):
             raise UsageError("A clip is enlarged on this machine. Leave out --server.")
+        _check_kinds(jobs, arguments, single=single)
         failures = _run(
             jobs,
             f"{resolver.settings} {options}",
@@ -209,10 +218,10 @@ def _run_on_server(arguments: argparse.Namespace, options: WriteOptions) -> int:
 
 
 def _run(
-    jobs: list[batch.Job],
+    jobs: list[Job],
     settings: str,
     arguments: argparse.Namespace,
-    enlarge: Callable[[list[batch.Job], Finished, Progress], Generator[batch.Outcome, None, None]],
+    enlarge: Callable[[list[Job], Finished, Progress], Generator[Outcome, None, None]],
     *,
     single: bool,
 ) -> int:
@@ -238,12 +247,12 @@ def _run(
         if len(todo) < len(jobs):
             sys.stderr.write(f"ignn upscale: {len(jobs) - len(todo)} of {len(jobs)} files are done already\n")
 
-    def finished(job: batch.Job) -> None:
+    def finished(job: Job) -> None:
         if journal is not None:
             journal.add(works[job])
 
     failures = []
-    part = "frame" if batch.is_clip(jobs[0].source) else "tile"
+    part = "frame" if any(is_clip(job.source) for job in jobs) else "tile"
     with (
         file_progress(len(jobs), done=len(jobs) - len(todo), part=part if single else None) as shown,
         closing(enlarge(todo, finished, shown.part)) as outcomes,
@@ -252,21 +261,14 @@ def _run(
             shown.file(outcome.job, outcome.pixels)
             if outcome.error is not None:
                 failures.append(outcome)
-    if single and failures and isinstance(failures[0].error, IgnnError):
+    if single and failures and isinstance(failures[0].error, (IgnnError, BrokenPipeError)):
         raise failures[0].error
     for failure in failures:
-        sys.stderr.write(f"ignn upscale: error: {failure.job.source}: {_explain(failure.error)}\n")
+        assert failure.error is not None
+        sys.stderr.write(f"ignn upscale: error: {failure.job.source}: {explain(failure.error)}\n")
     if failures:
         sys.stderr.write(f"ignn upscale: {len(failures)} of {len(jobs)} files failed\n")
     return len(failures)
-
-
-def _explain(error: Exception | None) -> str:
-    if isinstance(error, MemoryError):
-        return "it does not fit in memory. Use --stream, or free memory."
-    if isinstance(error, (IgnnError, OSError)):
-        return str(error)
-    return f"this is a defect of ignn ({type(error).__name__}: {error}). Please report it with the file."
 
 
 def _folder(output: str) -> Path:
@@ -276,7 +278,7 @@ def _folder(output: str) -> Path:
     return Path(*parts[:first])
 
 
-def _write_comparison(job: batch.Job, label: str, arguments: argparse.Namespace) -> None:
+def _write_comparison(job: Job, label: str, arguments: argparse.Namespace) -> None:
     from . import compare
 
     ours = compare.entry(label, read_file(job.target, max_pixels=sys.maxsize).frames[0])

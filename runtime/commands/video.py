@@ -23,10 +23,10 @@ from ..clone import install_command
 from ..errors import BackendUnavailableError, ImageReadError, ImageWriteError
 from ..super_resolver import SuperResolver
 from ..tiles.mapping import ResultIterator
-from .batch import Job, Outcome
 from .clip_encoding import GROUP, Encoding, beside, decode, encoding_of, frame_of, in_order, rate_of
 from .clip_streams import SUFFIXES, Kept, add_streams, packets, plan_streams, seconds
 from .interrupt import run_until_stopped
+from .jobs import Job, Outcome
 
 logger = logging.getLogger("ignn")
 

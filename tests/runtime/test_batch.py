@@ -20,6 +20,7 @@ from runtime import SuperResolver, cli, errors
 from runtime.atomic import PART_SUFFIX
 from runtime.backends.ort import OrtBackend
 from runtime.commands import batch
+from runtime.commands.jobs import Job, find_jobs
 from runtime.commands.journal import FILE_NAME
 from runtime.pictures.write import WriteOptions
 
@@ -47,8 +48,8 @@ def test_outcomes_come_in_order_with_the_errors_of_their_files(resolver, photogr
     paths = make_files(tmp_path / "in", 12, photograph)
     paths[3].write_bytes(b"not a picture")
     paths[7].unlink()
-    jobs = [batch.Job(path, tmp_path / "out" / path.name) for path in paths]
-    jobs[9] = batch.Job(paths[9], tmp_path / "out" / "x.xyz")
+    jobs = [Job(path, tmp_path / "out" / path.name) for path in paths]
+    jobs[9] = Job(paths[9], tmp_path / "out" / "x.xyz")
     outcomes = list(batch.run(jobs, resolver, WriteOptions()))
     assert [outcome.job for outcome in outcomes] == jobs
     assert [index for index, outcome in enumerate(outcomes) if outcome.error] == [3, 7, 9]
@@ -66,7 +67,7 @@ def test_reading_stays_a_few_files_ahead(resolver, photograph, tmp_path):
     def jobs():
         for path in paths:
             taken.append(path)
-            yield batch.Job(path, tmp_path / "out" / path.name)
+            yield Job(path, tmp_path / "out" / path.name)
 
     running = batch.run(jobs(), resolver, WriteOptions())
     next(running)
@@ -78,7 +79,7 @@ def test_reading_stays_a_few_files_ahead(resolver, photograph, tmp_path):
 def test_decoding_and_encoding_go_on_while_the_network_runs(x2_model, photograph, tmp_path, monkeypatch):
     """The network waits, in its second file, for the third to be decoded and the first to be written."""
     paths = make_files(tmp_path / "in", 3, photograph)
-    jobs = [batch.Job(path, tmp_path / "out" / path.name) for path in paths]
+    jobs = [Job(path, tmp_path / "out" / path.name) for path in paths]
     resolver = SuperResolver(x2_model)
     decoded, written, waited = threading.Event(), threading.Event(), []
     read_file, run = batch.read_file, resolver.network.backend.run
@@ -146,7 +147,7 @@ def test_folders_patterns_and_globs(x2_model, photograph, tmp_path, monkeypatch)
     (Path("in") / "read me.txt").write_text("no picture")
 
     def targets(*arguments, **options):
-        return [str(job.target) for job in batch.find_jobs(*arguments, **options)]
+        return [str(job.target) for job in find_jobs(*arguments, **options)]
 
     assert targets(["in"], "out") == ["out/000.png", "out/001.png"]
     assert targets(["in"], "out", recursive=True) == ["out/000.png", "out/001.png", "out/below/deeper/000.png"]
@@ -166,13 +167,13 @@ def test_names_that_cannot_be(photograph, tmp_path, monkeypatch):
     make_files(Path("in"), 2, photograph)
     make_files(Path("other"), 1, photograph)
     with pytest.raises(errors.UsageError, match="would both become"):
-        batch.find_jobs(["in", "other"], "out")
+        find_jobs(["in", "other"], "out")
     with pytest.raises(errors.UsageError, match="is an input as well"):
-        batch.find_jobs(["in"], "in")
+        find_jobs(["in"], "in")
     with pytest.raises(errors.UsageError, match=r"Supported fields are \{stem\}"):
-        batch.find_jobs(["in"], "out/{title}.png")
+        find_jobs(["in"], "out/{title}.png")
     with pytest.raises(errors.ImageReadError, match="No pictures"):
-        batch.find_jobs(["nothing/*.png"], "out")
+        find_jobs(["nothing/*.png"], "out")
 
 
 def command(model: Path, *arguments: str) -> list[str]:
@@ -280,7 +281,7 @@ def test_frames_of_a_file_stay_together(resolver, photograph, tmp_path):
     make_files(tmp_path, 2, photograph)
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[10, 20, 30, 40, 50])
     names = ["000.png", "a.png", "001.png"]
-    jobs = [batch.Job(tmp_path / name, tmp_path / "out" / name) for name in names]
+    jobs = [Job(tmp_path / name, tmp_path / "out" / name) for name in names]
     progress = []
     outcomes = list(
         batch.run(jobs, resolver, WriteOptions(), progress=lambda job, *done: progress.append((job.source.name, *done)))
@@ -326,7 +327,7 @@ def test_any_error_is_that_of_its_file(x2_model, photograph, tmp_path, monkeypat
 def test_threads_do_not_change_what_is_written(x2_model, photograph, tmp_path):
     paths = make_files(tmp_path / "in", 8, photograph)
     resolver = SuperResolver(x2_model, tile=16)
-    jobs = [batch.Job(path, tmp_path / "out" / path.name) for path in paths]
+    jobs = [Job(path, tmp_path / "out" / path.name) for path in paths]
     assert not [outcome for outcome in batch.run(jobs, resolver, WriteOptions()) if outcome.error]
     for job in jobs:
         assert np.array_equal(np.asarray(Image.open(job.target)), resolver(np.asarray(Image.open(job.source))))

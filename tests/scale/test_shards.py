@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from runtime import cli, errors
-from runtime.commands import batch
+from runtime.commands.jobs import Job, take_shard
 
-JOBS = [batch.Job(Path(f"{n}.png"), Path(f"out/{n}.png")) for n in range(7)]
+JOBS = [Job(Path(f"{n}.png"), Path(f"out/{n}.png")) for n in range(7)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
 def test_the_union_of_the_shards_is_the_whole(count):
-    shards = [batch.take_shard(JOBS, f"{index}/{count}") for index in range(count)]
+    shards = [take_shard(JOBS, f"{index}/{count}") for index in range(count)]
     assert sorted(job.source for shard in shards for job in shard) == [job.source for job in JOBS]
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
@@ -23,7 +23,7 @@ def test_the_union_of_the_shards_is_the_whole(count):
 @pytest.mark.parametrize("shard", ["", "1", "4/4", "-1/4", "0/0", "a/b", "1/2/3", "0.5/2", "\u00b2/4"])
 def test_what_is_no_shard(shard, tmp_path, capsys):
     with pytest.raises(errors.UsageError, match="--shard"):
-        batch.take_shard(JOBS, shard)
+        take_shard(JOBS, shard)
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     assert cli.main(["upscale", str(tmp_path), "-o", str(tmp_path / "out"), f"--shard={shard}"]) == 1
     assert "--shard" in capsys.readouterr().err
