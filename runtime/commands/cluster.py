@@ -19,7 +19,7 @@ from ..pictures.write import FORMATS, WriteOptions
 from ..serving import cluster
 from ..serving.cluster import Actors, Result, Task
 from ..serving.storage import MARKS, Entry, Folder, key_of, mark_of
-from .batch import READABLE
+from .jobs import READABLE
 from .upscale import add_network_arguments, add_write_arguments, resolver_arguments
 
 FAILURES = "ignn-failures.jsonl"
