@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.measure import load
 from benchmarks.report import markdown, update_pages
-from benchmarks.results import FOLDER, REPOSITORY, Results, environment, read
+from benchmarks.results import FOLDER, REPOSITORY, Results, environment, load, read
 from runtime.cli import run_command
 
 NAMES = ("startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import subjects
-from benchmarks.measure import Factory, Worker, compare
 from benchmarks.results import target
+from runtime.commands.measure import Factory, Worker, compare
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,8 +19,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import compare
 from benchmarks.results import REPOSITORY, Results, ResultsError, environment
+from runtime.commands.measure import compare
 
 SAMPLE = REPOSITORY / "assets" / "sample.png"
 OUTPUT = REPOSITORY / "docs" / "demo" / "time.json"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from benchmarks import subjects
-from benchmarks.measure import Factory, compare
 from benchmarks.results import target
+from runtime.commands.measure import Factory, compare
 
 if TYPE_CHECKING:
     import onnx

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import subjects
-from benchmarks.measure import Worker, alternate
 from benchmarks.results import target
+from runtime.commands.measure import Worker, alternate
 
 SIZES = {"ignn": (32, 64, 96, 128, 192), "ignn-s": (64, 128, 256, 384, 512), "tiny": (32, 48, 64)}
 CHANNELS = {"ignn": 256, "ignn-s": 64, "tiny": 16}

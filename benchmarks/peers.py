@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import subjects
-from benchmarks.measure import Factory, Worker, compare
+from runtime.commands.measure import Factory, Worker, compare
 
 REFERENCE = "EDSR, ONNX Runtime"
 FLOAT32_DIFFERENCE = 0.01

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import load
-from benchmarks.results import ResultsError, read_all
+from benchmarks.results import ResultsError, load, read_all
 from runtime.clone import install_command
 
 _BARS = {

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cards import read_quality
-from benchmarks.measure import load
 from benchmarks.plots import draw
-from benchmarks.results import FOLDER, REPOSITORY, ResultsError, read, read_all
+from benchmarks.results import FOLDER, REPOSITORY, ResultsError, load, read, read_all
 from runtime.models import BundledModel, bundled_models
 
 NOTES = Path(__file__).resolve().parent / "reasons.json"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import os
-import platform
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from runtime.commands.machine import machine
 from runtime.errors import IgnnError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -34,44 +34,10 @@ class ResultsError(IgnnError):
 def environment(threads: int) -> dict[str, Any]:
     """Return what rows must have in common to be compared."""
     return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        **machine(_LIBRARIES),
         "threads": threads,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in _LIBRARIES},
         "commit": _commit(),
     }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)  # of the last core; they are alike
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = facts.get("flags", "").split()
-    widest = next((flag for flag in ("amx_bf16", "avx512f", "avx2", "sse4_2") if flag in flags), "")
-    return " ".join(
-        filter(
-            None,
-            (
-                facts.get("model name", "unknown"),
-                f"family {facts.get('cpu family')}",
-                f"model {facts.get('model')}",
-                widest,
-            ),
-        )
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit() -> str:
@@ -245,3 +211,8 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def load(name: str) -> Any:  # noqa: ANN401 (a module with cases, measure, targets, table)
+    """Return the benchmark `benchmarks.<name>`."""
+    return importlib.import_module(f"benchmarks.{name}")

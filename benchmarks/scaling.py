@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import subjects
-from benchmarks.measure import compare
 from benchmarks.results import target
+from runtime.commands.measure import compare
 
 
 def cases(threads: int, *, quick: bool) -> list[dict[str, Any]]:

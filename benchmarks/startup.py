@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import subjects
-from benchmarks.measure import compare
 from benchmarks.results import REPOSITORY, target
+from runtime.commands.measure import compare
 
 _IMPORT = "from runtime import SuperResolver"
 _UPSCALE = "import sys; from runtime.cli import main; sys.exit(main())"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import subjects
-from benchmarks.measure import compare
+from runtime.commands.measure import compare
 
 STAGES = ("decode", "to_device", "compute", "to_host", "encode")
 _BASE: dict[str, Any] = {

@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": (".commands.serve", "serve networks by NVIDIA Triton"),
     "batch": (".commands.cluster", "enlarge a folder or a bucket on a cluster"),
     "probe": (".commands.probe", "ask a server for a picture, to know whether it works"),
+    "bench": (".commands.bench", "measure every backend that is installed, on a photograph of yours"),
     "models": (".commands.models", "list the bundled models"),
     "doctor": (".commands.doctor", "say what is installed, and what to do about the rest"),
 }

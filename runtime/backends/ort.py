@@ -161,6 +161,11 @@ class OrtBackend:
         return_freed_memory()
 
 
+def available_providers() -> list[str]:
+    """Return our short names of the providers that this ONNX Runtime has."""
+    return [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
+
+
 def session_options() -> ort.SessionOptions:
     """Return the options that every session is opened with."""
     options = ort.SessionOptions()

@@ -7,9 +7,7 @@ is that of their medians, beside the spread of the ratio from round to round, wh
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -20,7 +18,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from runtime.backends.memory import peak_memory
+from ..backends.memory import peak_memory
+from ..errors import IgnnError
 
 Factory = Callable[..., Callable[[], Any]]
 """Called once in the process; what it returns is called once a sample. A dictionary that it returns is seconds by
@@ -33,6 +32,10 @@ class NotRunError(Exception):
     """An alternative cannot run here; the message says why. Such an alternative is listed, not left out."""
 
 
+class RefusedError(RuntimeError):
+    """An alternative ended in an error of ours, whose message this is; or its process ended by itself."""
+
+
 class Worker:
     """One alternative in a fresh process.
 
@@ -42,7 +45,8 @@ class Worker:
 
     Raises:
         NotRunError: a package that it needs is not installed.
-        RuntimeError: it failed.
+        RefusedError: it raised an `IgnnError`, or its process ended.
+        RuntimeError: it failed otherwise; the message is its traceback.
     """
 
     def __init__(self, factory: Factory, arguments: dict[str, Any]) -> None:
@@ -88,7 +92,7 @@ class Worker:
             kind, value = self._connection.recv()
         except EOFError:
             self._process.join()
-            raise RuntimeError(
+            raise RefusedError(
                 f"The measured process ended by itself (exit code {self._process.exitcode}; -9: memory ran out)."
             ) from None
         if kind == "answer":
@@ -96,6 +100,8 @@ class Worker:
         self.close()
         if kind == "missing":
             raise NotRunError(f"{value} is not installed")
+        if kind == "refused":
+            raise RefusedError(value)
         raise RuntimeError(f"The measured process failed:\n{value}")
 
 
@@ -117,6 +123,8 @@ def _serve(connection: Connection, factory: Factory, arguments: dict[str, Any]) 
                 connection.send(("answer", output if request == "output" else peak_bytes()))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return
+    except IgnnError as error:
+        connection.send(("refused", str(error)))
     except ModuleNotFoundError as error:
         connection.send(("missing", error.name))
     except BaseException:
@@ -124,16 +132,22 @@ def _serve(connection: Connection, factory: Factory, arguments: dict[str, Any]) 
 
 
 def _cpu_s() -> float:
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    )
+    return time.process_time() + _children()[0]
 
 
 def peak_bytes() -> int:
     """Return the largest resident memory of this process so far, or of its largest finished child."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(peak_memory(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
+    return max(peak_memory(), _children()[1])
+
+
+def _children() -> tuple[float, int]:
+    """Return the CPU seconds of finished children, and the largest one's resident memory; 0 on Windows."""
+    if sys.platform == "win32":
+        return 0.0, 0
+    import resource  # not on Windows
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Timings:
@@ -177,7 +191,12 @@ class Timings:
 
 
 def alternate(
-    workers: Mapping[str, Worker], *, budget_s: float, min_rounds: int = 3, max_rounds: int = MAX_ROUNDS
+    workers: Mapping[str, Worker],
+    *,
+    budget_s: float,
+    min_rounds: int = 3,
+    max_rounds: int = MAX_ROUNDS,
+    refused: dict[str, str] | None = None,
 ) -> Timings:
     """Run alternatives in turns, once unmeasured and then round by round, in alternating order.
 
@@ -186,17 +205,32 @@ def alternate(
         budget_s: begin no round after this many seconds ...
         min_rounds: ... but measure at least so many; 0 with `max_rounds` 1 measures the very first run.
         max_rounds: and at most so many.
+        refused: takes the reason of each alternative that fails; the others go on. None: the error is raised.
     """
-    names = list(workers)
-    timings = Timings(names)
+    timings = Timings(list(workers))
+
+    def take(name: str, samples: list[dict[str, Any]]) -> None:
+        try:
+            samples.append(workers[name].run())
+        except RuntimeError as error:
+            if refused is None:
+                raise
+            refused[name] = str(error)
+            del timings.samples[name]
+
     if min_rounds > 0:
-        timings.warm_up_s = {name: workers[name].run()["wall_s"] for name in names}
+        for name in list(timings.samples):
+            first: list[dict[str, Any]] = []
+            take(name, first)
+            if first:
+                timings.warm_up_s[name] = first[0]["wall_s"]
     start, rounds = time.monotonic(), 0
     while rounds < max_rounds and (rounds < max(min_rounds, 1) or time.monotonic() - start < budget_s):
+        names = list(timings.samples)
         for name in names if rounds % 2 == 0 else reversed(names):
-            timings.samples[name].append(workers[name].run())
+            take(name, timings.samples[name])
         rounds += 1
-    timings.peaks = {name: workers[name].peak_bytes() for name in names}
+    timings.peaks = {name: workers[name].peak_bytes() for name in timings.samples}
     return timings
 
 
@@ -247,8 +281,3 @@ def distribution(values: list[float]) -> dict[str, float]:
         "min": ordered[0],
         "max": ordered[-1],
     }
-
-
-def load(name: str) -> Any:  # noqa: ANN401 (a module with cases, measure, targets, table)
-    """Return the benchmark `benchmarks.<name>`."""
-    return importlib.import_module(f"benchmarks.{name}")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchmarks.measure import NotRunError, Worker, alternate, compare, distribution
+from runtime.commands.measure import NotRunError, RefusedError, Worker, alternate, compare, distribution
+from runtime.errors import BackendUnavailableError
 
 
 def sleeper(seconds: float) -> Callable[[], None]:
@@ -39,6 +40,10 @@ def absent() -> Callable[[], None]:
 
 def failing() -> Callable[[], None]:
     raise ValueError("the reason")
+
+
+def unavailable() -> Callable[[], None]:
+    raise BackendUnavailableError("Install the driver.")
 
 
 def killed() -> Callable[[], None]:
@@ -87,6 +92,20 @@ def test_failures_are_told_apart() -> None:
         Worker(failing, {})
     with Worker(killed, {}) as worker, pytest.raises(RuntimeError, match="exit code -9"):
         worker.run()
+
+
+def test_one_that_fails_does_not_end_the_others() -> None:
+    refused: dict[str, str] = {}
+    with Worker(killed, {}) as gone, Worker(sleeper, {"seconds": 0}) as there:
+        timings = alternate({"gone": gone, "there": there}, budget_s=0, min_rounds=2, refused=refused)
+    assert timings.summary()["there"]["rounds"] == 2
+    assert list(timings.summary()) == ["there"]
+    assert "exit code -9" in refused["gone"]
+
+
+def test_an_error_of_ours_is_its_message_alone() -> None:
+    with pytest.raises(RefusedError, match=r"^Install the driver\.$"):
+        Worker(unavailable, {})
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
