@@ -6,9 +6,12 @@ and the main one waits.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -70,3 +73,17 @@ def wait_or_cancel(wait: Callable[[float | None], bool], cancel: Callable[[], No
     except KeyboardInterrupt:
         cancel()
         wait(None)
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """In the block, have a request to end do what Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 
 from ..errors import ServerError, UsageError
 from ..models import bundled_models
 from ..serving.limits import Limits
 from ..serving.repository import Service, write_repository
 from ..serving.server import Ports, find_program, running, server_command
+from .interrupt import interrupted_by_sigterm
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,8 +68,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"There is no library {arguments.plugin}. Build it, or leave out --plugin.")
     program = find_program()
     ports = Ports(arguments.host, arguments.http_port, arguments.grpc_port, arguments.metrics_port)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with tempfile.TemporaryDirectory(prefix="ignn-serve-") as temporary:
+    with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="ignn-serve-") as temporary:
         repository, work = Path(temporary, "models"), Path(temporary, "server")
         work.mkdir()
         names = write_repository(repository, models, service, engine=arguments.engine)
@@ -86,7 +84,3 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt:
             return 0
     raise ServerError(f"tritonserver ended by itself, with {code}. Start it again.")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

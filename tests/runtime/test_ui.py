@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
     (tmp_path / "text.png").write_text("hello")
     for path, limit, kind, message in (
         (None, 10**6, errors.UsageError, "Drop a picture first"),
-        (str(sample), 33_749, errors.ImageTooLargeError, "the limit is 33,749"),
+        (str(sample), 33_749, errors.ImageTooLargeError, "This page takes up to 0.033749 megapixels"),
         (str(tmp_path / "text.png"), 10**6, errors.ImageReadError, "not an image"),
     ):
         with pytest.raises(kind, match=message):
@@ -68,59 +70,127 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.png"]
 
 
+@pytest.mark.parametrize("name", ["a.tif", "deep.png", "a.webp", "a.gif"])
+def test_a_preview_of_any_format(photograph, tmp_path, name):
+    if name == "deep.png":
+        Image.fromarray(photograph[..., 1].astype(np.uint16) * 257).save(tmp_path / name)
+    else:
+        Image.fromarray(np.tile(photograph, (6, 6, 1))).save(tmp_path / name)
+    shown = ui.preview(str(tmp_path / name), tmp_path, 10**7)
+    image = Image.open(shown)
+    assert image.format == "PNG"
+    assert max(image.size) <= ui.PREVIEW_SIDE
+    assert abs(np.asarray(image.convert("L"), float).mean() - photograph.mean()) < 15
+    assert ui.preview(None, tmp_path, 10**7) is None
+
+
+def test_uploads_and_results_are_kept_for_a_limited_time(tmp_path):
+    for name in ("uploads/a/old.png", "uploads/b/new.png", "results/c/old.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        if "old" in name:
+            for path in (tmp_path / name, (tmp_path / name).parent):
+                os.utime(path, (time.time() - 7200,) * 2)
+    ui.remove_old(tmp_path, 3600)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == ["uploads/b/new.png"]
+    assert (tmp_path / "results").is_dir()
+
+
+def test_ports_that_cannot_be(x2_model, capsys):
+    pytest.importorskip("gradio", reason=GRADIO)
+    for port in ("-1", "65536", "99999999"):
+        assert cli.main(["ui", "--port", port, "--model", str(x2_model)]) == 1
+        assert "Supported values are 0 to 65535" in capsys.readouterr().err
+
+
 def test_without_gradio(x2_model, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["ui", "--model", str(x2_model)]) == 1
     assert install_command("ui") in capsys.readouterr().err
     assert cli.main(["ui", "--max-megapixels", "0"]) == 1
-    assert "A number above 0 is expected" in capsys.readouterr().err
+    assert "A number above 0, below a million" in capsys.readouterr().err
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def served(folder: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve the page, at any port that is free, with `folder` as the system's folder of temporary files."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "runtime.cli", "ui", "--port", "0", *map(str, arguments)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[0], process
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
-@pytest.fixture(scope="module")
-def address(x2_model: Path, model_file) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def address(x2_model: Path, model_file, tmp_path_factory) -> Iterator[str]:
     pytest.importorskip("gradio", reason=GRADIO)
-    port = free_port()
-    arguments = ["ui", "--port", str(port), "--max-megapixels", "0.05", "--model", str(x2_model)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GRADIO_ANALYTICS_ENABLED": "False"}
-    command = [sys.executable, "-m", "runtime.cli", *arguments, "--model", str(model_file(3))]
-    process = subprocess.Popen(command, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 180
-    while True:
+    models = ("--model", x2_model, "--model", model_file(3))
+    with served(tmp_path_factory.mktemp("page"), "--max-megapixels", "0.05", *models) as (url, _):
+        yield url
+
+
+def upload(address: str, data: bytes) -> int:
+    """Send a file to the page; returns what it answers."""
+    border = "----ignn"
+    head = f'--{border}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = head.encode() + data + f"\r\n--{border}--\r\n".encode()
+    header = {"Content-Type": f"multipart/form-data; boundary={border}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/gradio_api/upload", body, header)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_stays_behind(x2_model, sample, tmp_path, number):
+    """While the page is served, nobody else can look into its folder; after a clean stop it is gone."""
+    pytest.importorskip("gradio", reason=GRADIO)
+    with served(tmp_path, "--model", x2_model) as (url, process):
+        assert upload(url, sample.read_bytes()) == 200
+        (folder,) = tmp_path.glob("ignn-ui-*")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert [path for path in tmp_path.rglob("a.png") if folder in path.parents]
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    assert not list(tmp_path.rglob("*.png"))
+    assert not list(tmp_path.glob("ignn-ui-*"))
+
+
+def test_other_names_of_this_machine_are_not_answered(address):
+    """A site whose name is made to lead to 127.0.0.1 would send its own name."""
+
+    def status(host: str) -> int:
         try:
-            urllib.request.urlopen(url, timeout=5).close()
-            break
-        except OSError:
-            assert process.poll() is None, "the page did not start"
-            assert time.monotonic() < deadline, "the page does not answer"
-            time.sleep(0.2)
-    yield url
-    process.terminate()
-    process.wait(10)
+            with urllib.request.urlopen(urllib.request.Request(address, headers={"Host": host})) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    port = address.rsplit(":", 1)[1]
+    assert status(f"127.0.0.1:{port}") == status(f"localhost:{port}") == 200
+    assert status("evil.example") == status(f"evil.example:{port}") == 400
+
+
+def test_the_api_has_all_scales(address, sample):
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False)
+    for model in ("x2", "x3", *(model.name for model in bundled_models() if model.scale == 4)):
+        _, download = client.predict(handle_file(str(sample)), model, api_name="/run")
+        scale = 4 if model.endswith("x4") else int(model[-1])
+        assert Image.open(download).size == (225 * scale, 150 * scale)
 
 
 def test_a_file_above_the_limit_is_not_taken(address):
     """25 MB is taken, and no more, by the server itself."""
-
-    def upload(megabytes: float) -> int:
-        border = "----ignn"
-        head = f'--{border}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-        body = head.encode() + b"\0" * int(megabytes * (1 << 20)) + f"\r\n--{border}--\r\n".encode()
-        header = {"Content-Type": f"multipart/form-data; boundary={border}"}
-        try:
-            with urllib.request.urlopen(urllib.request.Request(f"{address}/gradio_api/upload", body, header)) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    assert upload(ui.MAX_UPLOAD_MB - 2) == 200
-    assert upload(ui.MAX_UPLOAD_MB + 2) == 413
+    assert upload(address, b"\0" * (ui.MAX_UPLOAD_MB - 2 << 20)) == 200
+    assert upload(address, b"\0" * (ui.MAX_UPLOAD_MB + 2 << 20)) == 413
 
 
 def test_a_full_queue_sends_visitors_away(x2_model, sample, tmp_path, monkeypatch):
@@ -139,9 +209,7 @@ def test_a_full_queue_sends_visitors_away(x2_model, sample, tmp_path, monkeypatc
     monkeypatch.setattr(models["x2"], "upscale_file", wait)
     page = ui.build_page(models, tmp_path, 10**6)
     try:
-        _, url, _ = page.launch(
-            server_port=free_port(), prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)]
-        )
+        url = ui.launch(page, tmp_path, "127.0.0.1", ui._free_port("127.0.0.1"))
         client = Client(url, verbose=False)
         submit = partial(client.submit, handle_file(str(sample)), "x2", api_name="/run")
         jobs = [submit()]
@@ -201,12 +269,27 @@ def test_the_scale_chooses_the_model(page, sample):
     assert after.evaluate("image => image.naturalWidth") == 675
 
 
-def test_a_picture_above_the_limit_is_refused_with_a_message(page, tmp_path):
+def test_the_limits_are_told_before_and_after(page, tmp_path):
+    page.get_by_text("up to 0.05 megapixels and 25 MB").first.wait_for()
+    page.get_by_text("kept for 60 minutes").first.wait_for()
     Image.new("RGB", (300, 300)).save(tmp_path / "large.png")
     page.locator("input[type=file]").first.set_input_files(str(tmp_path / "large.png"))
-    page.get_by_role("button", name="Enlarge").click()
-    page.get_by_text("the limit is 50,000").first.wait_for()
+    page.get_by_text("This page takes up to 0.05 megapixels").first.wait_for()
     assert str(tmp_path) not in page.content()
+
+
+def test_a_damaged_picture_is_told_with_its_reason(page, sample, tmp_path):
+    (tmp_path / "cut.png").write_bytes(sample.read_bytes()[:20000])
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "cut.png"))
+    page.get_by_text("The picture is damaged or truncated").first.wait_for()
+
+
+def test_a_tiff_has_a_preview(page, photograph, tmp_path):
+    Image.fromarray(photograph).save(tmp_path / "a.tif")
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "a.tif"))
+    shown = page.locator("img[src*='preview.png']").first
+    shown.wait_for(state="visible")
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [225, 150]
 
 
 def test_a_port_that_is_taken(x2_model, capsys):
