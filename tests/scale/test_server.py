@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -194,6 +195,65 @@ def test_a_server_killed_under_its_client(own_server, resolver, pictures):
     assert len(found) == len(images)
     for image, result in zip(images, found, strict=True):
         assert np.array_equal(result, resolver(image))
+
+
+def test_a_server_killed_under_the_command(own_server, resolver, pictures, tmp_path):
+    """The server is killed and started again in the middle of a folder: every file is there, none was written twice."""
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(pictures * 2):
+        Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
+    command = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--server", own_server.grpc]
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(cli.main, command)
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "out").glob("*.png"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        kill(own_server.triton())
+        own_server.process.communicate(timeout=30)
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+        assert 3 <= len(before) < 16
+        own_server.start()
+        assert running.result(timeout=120) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len((tmp_path / "out" / ".ignn-journal.jsonl").read_text().splitlines()) == 16
+    for number, image in enumerate(pictures * 2):
+        with Image.open(tmp_path / "out" / f"{number}.png") as result:
+            assert np.array_equal(np.asarray(result), resolver(image))
+
+
+def test_a_killed_command_leaves_no_server(real_server, server):
+    other = type(server)("--model", "ignn-s-x2", "--threads", "1")
+    other.start()
+    pids = {other.triton(), *other.stubs().values()}
+    kill(other.process.pid)
+    other.process.communicate()
+    deadline = time.monotonic() + 40
+    while left := pids & {pid for pid, _, command in processes() if command[0]}:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def test_who_waits_too_long_in_the_queue_is_refused(real_server, server):
+    client = pytest.importorskip("tritonclient.grpc")
+    slow = type(server)("--model", "ignn-s-x2", "--threads", "1", "--timeout", "1")
+    slow.start()
+    try:
+        image = np.random.default_rng(3).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+
+        def ask(_):
+            try:
+                return infer_array("grpc", slow, image)
+            except client.InferenceServerException as error:
+                return error
+
+        with ThreadPoolExecutor(8) as threads:
+            results = list(threads.map(ask, range(8)))
+        refused = [result for result in results if isinstance(result, client.InferenceServerException)]
+        assert 0 < len(refused) < 8
+        assert {error.status() for error in refused} == {"StatusCode.UNAVAILABLE"}
+        assert "timeout" in str(refused[0]).lower()
+    finally:
+        slow.stop()
 
 
 def test_nothing_is_left_of_a_server(real_server, server):
