@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar, overloa
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends.many import Devices, device_numbers, open_many
 from .backends.opening import MOST_THREADS, find_model_file, open_backend, open_engine, tile_for
 from .errors import InvalidImageError, UsageError
 from .metadata import ModelMetadata
@@ -45,6 +46,8 @@ class SuperResolver:
         engine: path of an engine of `ignn build` or `trtexec`. `model` may be left out where the JSON that `ignn build`
             writes lies beside it. `tile="auto"` is then the largest tile that the engine takes.
         device: index of the CUDA device, for TensorRT.
+        devices: run on several NVIDIA GPUs at a time: their indices, or `all`. Tiles, also of different images in
+            `map`, are dealt out to them; results keep their order and their values.
         backend: `ort` (ONNX Runtime), or `tensorrt` or `tensorrt-rtx`, which build engines on first use and keep them.
         providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or (name, options).
             Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else the CPU.
@@ -71,6 +74,7 @@ class SuperResolver:
         *,
         engine: PathLike | None = None,
         device: int = 0,
+        devices: Devices | None = None,
         backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort",
         providers: Sequence[Provider] | None = None,
         tile: int | Literal["auto"] | None = "auto",
@@ -96,15 +100,32 @@ class SuperResolver:
             raise UsageError(
                 f"Invalid device ({device!r}). Whole numbers from 0 are supported; `ignn doctor` lists GPUs."
             )
-        opened: Backend
+        if devices is not None and device != 0:
+            raise UsageError("device and devices say the same thing. Leave out one of them.")
+        numbers = [device] if devices is None else device_numbers(devices)
         if engine is not None:
             if providers is not None or threads is not None:
                 raise UsageError("providers and threads are ONNX Runtime's; leave them out for an engine.")
-            opened, self._fingerprint = open_engine(engine, model, backend, device, scale, value_range)
-            tile = (tile_for(opened, halo) or tile) if tile == "auto" else tile
+            path = Path(engine)
+
+            def open_one(number: int) -> Backend:
+                nonlocal tile
+                one, self._fingerprint = open_engine(path, model, backend, number, scale, value_range)
+                tile = (tile_for(one, halo) or tile) if tile == "auto" else tile
+                return one
         else:
             path, source, self._fingerprint = find_model_file(model)
-            opened = open_backend(path, source, backend, providers, threads, scale, value_range, device)
+            on_cuda = devices is not None and backend == "ort"
+            if on_cuda and providers not in (None, ["cuda"]):
+                raise UsageError(f"Invalid providers ({providers!r}). With devices ONNX Runtime takes ['cuda'] alone.")
+
+            def open_one(number: int) -> Backend:
+                chosen: Sequence[Provider] | None = [("cuda", {"device_id": str(number)})] if on_cuda else providers
+                return open_backend(
+                    path, source, backend, chosen, threads, scale, value_range, 0 if on_cuda else number
+                )
+
+        opened = open_many(numbers, open_one)
         self.network = TiledNetwork(opened, tile=tile, halo=halo, self_ensemble=self_ensemble)
         self._max_pixels = max_pixels
 

@@ -72,8 +72,8 @@ def main(argv: list[str]) -> int:
 
 
 def _resolver(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.device != 0:
-        raise UsageError("Ray chooses each actor's GPU. Leave out --device.")
+    if arguments.device != 0 or arguments.devices is not None:
+        raise UsageError("Ray chooses each actor's GPU. Leave out --device and --devices.")
     resolver = resolver_arguments(arguments)
     if arguments.gpus_per_actor and arguments.backend == "ort" and resolver["providers"] is None:
         resolver["providers"] = ["cuda"]  # where a GPU is asked for, no silent CPU
@@ -83,7 +83,7 @@ def _resolver(arguments: argparse.Namespace) -> dict[str, Any]:
 def _settings(arguments: argparse.Namespace, options: WriteOptions) -> str:
     """Return everything but the source that decides an output; machines of a cluster may differ in what runs it."""
     fields = resolver_arguments(arguments)
-    for name in ("tile", "threads", "max_pixels", "device"):
+    for name in ("tile", "threads", "max_pixels", "device", "devices"):
         del fields[name]
     for name in ("model", "engine"):
         if name == "model" or fields[name] is not None:

@@ -27,8 +27,8 @@ def open_server(arguments: argparse.Namespace, defaults: argparse.Namespace) -> 
         UsageError: an option that only this machine's network could follow.
         BackendUnavailableError, ServerError: no client here, or no answer from there.
     """
-    local = ("max_pixels", "stream", "compare", "tile", "halo", "backend", "provider", "threads", "self_ensemble")
-    for name in (*local, "scale", "value_range"):
+    local = ("max_pixels", "stream", "compare", "tile", "halo", "backend", "engine", "device", "devices", "provider")
+    for name in (*local, "threads", "self_ensemble", "scale", "value_range"):
         if getattr(arguments, name) != getattr(defaults, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} is for a network on this machine. Leave it out, or leave out --server.")

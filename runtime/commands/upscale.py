@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..atomic import remove_leftovers
+from ..backends.many import Devices
 from ..errors import IgnnError, UsageError, explain
 from ..pictures.read import read_file
 from ..pictures.write import FORMATS, WriteOptions
@@ -93,6 +94,9 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--device", type=int, default=0, metavar="N", help="index of the GPU, for TensorRT (default 0)"
     )
+    network.add_argument(
+        "--devices", metavar="LIST", help="several GPUs at a time: `all`, or indices such as 0,1 (instead of --device)"
+    )
     network.add_argument("--threads", type=int, help="CPU threads (default: all cores that the process may use)")
     network.add_argument(
         "--self-ensemble", action="store_true", help="mean of 8 flips and turns: better, 8 times slower"
@@ -107,6 +111,7 @@ def resolver_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
         "model": arguments.model,
         "engine": arguments.engine,
         "device": arguments.device,
+        "devices": _devices(arguments.devices),
         "backend": arguments.backend,
         "providers": arguments.provider,
         "tile": _tile(arguments.tile),
@@ -295,3 +300,11 @@ def _tile(text: str) -> int | Literal["auto"] | None:
     if text.isascii() and text.isdigit() and int(text) >= 1:
         return int(text)
     raise UsageError(f"Invalid --tile ({text!r}). Supported values are auto, none and whole numbers from 1.")
+
+
+def _devices(text: str | None) -> Devices | None:
+    if text is None or text == "all":
+        return text  # type: ignore[return-value] # the one text that it takes
+    if all(part.isascii() and part.isdigit() for part in text.split(",")):
+        return [int(part) for part in text.split(",")]
+    raise UsageError(f"Invalid --devices ({text!r}). Supported values are all, and indices of GPUs such as 0,1.")

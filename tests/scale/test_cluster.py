@@ -205,7 +205,7 @@ OTHERS = (Entry("b.png", 3, 5), Entry("a.png", 4, 5), Entry("a.png", 3, 6))
         (["{in}/nothing", "{out}"], "There is no folder"),
         (["{in}/empty", "{out}"], "There are no pictures"),
         (["{in}", "{out}", "--format", "png"], "would both become 1.png"),
-        (["{in}", "{out}", "--device", "1"], "Leave out --device"),
+        (["{in}", "{out}", "--device", "1"], "Leave out --device and --devices"),
         (["{in}", "{out}", "--model", "nonesuch"], "nonesuch"),
         (["{in}", "{out}", "--quality", "101"], "quality"),
         (["{in}", "nonesuch://a"], "Cannot use nonesuch://a"),
