@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +17,7 @@ from ..errors import UsageError
 from ..pictures.write import FORMATS, WriteOptions
 from ..serving import cluster
 from ..serving.cluster import Actors, Result, Task
+from ..serving.metrics import Metrics, served_metrics
 from ..serving.storage import MARKS, Entry, Folder, key_of, mark_of
 from .jobs import READABLE
 from .upscale import add_network_arguments, add_write_arguments, resolver_arguments
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> int:
         "resolver": resolver,
         "max_pixels": arguments.max_pixels,
     }
-    with _metrics(arguments.metrics_port) as count:
-        failures = _run(tasks, make, actors, arguments.address, count) if tasks else []
+    with served_metrics(arguments.metrics_port, "batch") as metrics:
+        failures = _run(tasks, make, actors, arguments.address, metrics) if tasks else []
     return _report(target, failures, found)
 
 
@@ -135,7 +135,7 @@ def _targets(entries: Iterable[Entry], suffix: str | None) -> dict[str, str]:
 
 
 def _run(
-    tasks: list[Task], make: dict[str, Any], actors: Actors, address: str, count: Callable[[Result], None]
+    tasks: list[Task], make: dict[str, Any], actors: Actors, address: str, metrics: Metrics | None
 ) -> list[Result]:
     failures = []
     with tqdm(total=len(tasks), unit="file", disable=None) as bar:
@@ -145,10 +145,20 @@ def _run(
 
         for result in cluster.run(tasks, make, actors, address=address, started=started):
             bar.update()
-            count(result)
             if result.error is not None:
                 failures.append(result)
+            if metrics is not None:
+                _count(metrics, result)
     return failures
+
+
+def _count(metrics: Metrics, result: Result) -> None:
+    if result.error is not None:
+        metrics.failed(result.kind)
+    elif result.skipped:
+        metrics.met_again()
+    else:
+        metrics.enlarged(result.pixels, result.watch)
 
 
 def _report(target: Folder, failures: list[Result], found: int) -> int:
@@ -162,28 +172,3 @@ def _report(target: Folder, failures: list[Result], found: int) -> int:
         sys.stderr.write(f"ignn batch: error: {each.source}: {each.error}\n")
     sys.stderr.write(f"ignn batch: {len(failures)} of {found} files failed; they stand in {FAILURES} in DST\n")
     return 1
-
-
-@contextmanager
-def _metrics(port: int | None) -> Iterator[Callable[[Result], None]]:
-    """Serve counters for Prometheus while the run lasts; gives what counts a result."""
-    if port is None:
-        yield lambda result: None
-        return
-    from ..serving.metrics import Metrics
-
-    metrics = Metrics()
-
-    def count(result: Result) -> None:
-        if result.error is not None:
-            metrics.failed(result.kind)
-        elif result.skipped:
-            metrics.met_again()
-        else:
-            metrics.enlarged(pixels=result.pixels, tiles=result.tiles, seconds=result.seconds)
-
-    server = metrics.serve(port)
-    try:
-        yield count
-    finally:
-        server.shutdown()

@@ -23,6 +23,7 @@ from ..errors import BackendUnavailableError, ImageTooLargeError, ModelNotFoundE
 from ..models import bundled_models
 from ..pictures.read import ImageFile, read_file
 from ..pictures.write import write_file
+from ..serving.metrics import Metrics, Stopwatch, served_metrics
 from ..super_resolver import SuperResolver
 from .compare import bicubic, entry
 from .interrupt import interrupted_by_sigterm
@@ -70,22 +71,30 @@ class Models:
             return self._open[label]
 
 
-def upscale(models: Models, path: str | None, label: str, folder: Path, max_pixels: int) -> tuple[str, str, str]:
+def upscale(
+    models: Models, path: str | None, label: str, folder: Path, max_pixels: int, metrics: Metrics | None = None
+) -> tuple[str, str, str]:
     """Enlarge an uploaded file; return the paths of the picture before (bicubic), after, and for download.
 
     Raises:
         IgnnError: what is to be told to the visitor.
     """
-    small = _read(path, max_pixels)
+    watch = Stopwatch()
+    with watch.stage("decode"):
+        small = _read(path, max_pixels)
     resolver = models[label]
-    large = resolver.upscale_file(small)
+    with watch.stage("network"):
+        large = resolver.upscale_file(small, tile_done=watch.tile_done)
     after = entry("after", large.frames[0])
     before = bicubic("before", small.frames[0], (after.rgb.shape[1], after.rgb.shape[0]))
     place = Path(tempfile.mkdtemp(dir=folder))
     Image.fromarray(before.rgb).save(place / "before.png")
     Image.fromarray(after.rgb).save(place / "after.png")
     result = place / f"{shortened(Path(str(path)).stem)}_x{resolver.scale}.png"
-    write_file(large, result)
+    with watch.stage("encode"):
+        write_file(large, result)
+    if metrics is not None:
+        metrics.enlarged(sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames), watch)
     return str(place / "before.png"), str(place / "after.png"), str(result)
 
 
@@ -125,7 +134,7 @@ def remove_old(folder: Path, seconds: float) -> None:
                 Path(place).rmdir()
 
 
-def build_page(models: Models, folder: Path, max_pixels: int) -> Any:  # noqa: ANN401 - Gradio is an extra
+def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics | None = None) -> Any:  # noqa: ANN401 - Gradio is an extra
     """Return the page, which is not served yet; uploads and results go below `folder`."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")  # read when the page is built
     gradio = _gradio()
@@ -139,12 +148,14 @@ def build_page(models: Models, folder: Path, max_pixels: int) -> Any:  # noqa: A
         try:
             yield
         except Exception as error:
+            if metrics is not None:
+                metrics.failed(type(error).__name__)
             text = explain(error).replace(str(path), "The picture")
             raise gradio.Error(text, print_exception=False) from error
 
     def run(path: str | None, label: str) -> tuple[tuple[str, str], str]:
         with told(path):
-            before, after, result = upscale(models, path, label, results, max_pixels)
+            before, after, result = upscale(models, path, label, results, max_pixels, metrics)
             return (before, after), result
 
     def show(path: str | None) -> str | None:
@@ -189,6 +200,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--max-megapixels", type=float, default=MAX_MEGAPIXELS, help="largest picture taken (default %(default)s)"
     )
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve metrics for Prometheus on this machine")
     arguments = parser.parse_args(argv)
     if not 0 < arguments.max_megapixels < 1e6:
         raise UsageError(
@@ -197,8 +209,12 @@ def main(argv: list[str]) -> int:
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"Invalid --port ({arguments.port}). Supported values are 0 to 65535.")
     # No other user of the machine can look into such a folder.
-    with tempfile.TemporaryDirectory(prefix="ignn-ui-") as name, Models(arguments.model) as models:
-        page = build_page(models, Path(name), int(arguments.max_megapixels * 1e6))
+    with (
+        tempfile.TemporaryDirectory(prefix="ignn-ui-") as name,
+        Models(arguments.model) as models,
+        served_metrics(arguments.metrics_port, "ui") as metrics,
+    ):
+        page = build_page(models, Path(name), int(arguments.max_megapixels * 1e6), metrics)
         port = arguments.port or _free_port(arguments.host)
         try:
             launch(page, Path(name), arguments.host, port)

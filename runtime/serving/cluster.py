@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,6 +24,7 @@ from ..pictures.write import WriteOptions, write_bytes
 from ..super_resolver import SuperResolver
 from ..tiles.budget import MEMORY_SHARE
 from ..tiles.plan import largest_tile
+from .metrics import Stopwatch
 from .storage import Folder
 
 CPUS_PER_ACTOR = 0.5
@@ -63,18 +63,16 @@ class Result:
         error: None if the output is whole.
         kind: class of the error, or an empty string.
         pixels: of the output, of all its frames.
-        tiles: that it was cut into.
         skipped: whether it was whole already, by a task that was begun anew.
-        seconds: time in each stage.
+        watch: what it took.
     """
 
     source: str
     error: str | None = None
     kind: str = ""
     pixels: int = 0
-    tiles: int = 0
     skipped: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 @dataclass(frozen=True)
@@ -115,29 +113,23 @@ class Enlarger:
             network.tile = largest_tile(_LARGE, _LARGE, network.metadata, crop_pixels=crop_pixels, halo=network.halo)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Enlarge one file; the row is a `Task`, what is returned a `Result`."""
-        return asdict(self._enlarge(Task(**row)))
+        """Enlarge one file; the row is a `Task`, and what is returned holds a `Result`, whose fields Arrow cannot."""
+        return {"result": pickle.dumps(self._enlarge(Task(**row)))}
 
     def _enlarge(self, task: Task) -> Result:
-        seconds: dict[str, float] = {}
-        tiles = 0
-
-        def tile_done() -> None:
-            nonlocal tiles
-            tiles += 1
-
+        watch = Stopwatch()
         try:
             if self._target.has(task.mark) and self._target.has(task.target):
                 return Result(task.source, skipped=True)
-            with _timed(seconds, "read"):
+            with watch.stage("read"):
                 data = self._source.read(task.source)
-            with _timed(seconds, "decode"):
+            with watch.stage("decode"):
                 small = read_bytes(data, max_pixels=self._max_pixels)
-            with _timed(seconds, "network"):
-                large = self._resolver.upscale_file(small, tile_done=tile_done)
-            with _timed(seconds, "encode"):
+            with watch.stage("network"):
+                large = self._resolver.upscale_file(small, tile_done=watch.tile_done)
+            with watch.stage("encode"):
                 result = write_bytes(large, PurePosixPath(task.target).suffix, self._options)
-            with _timed(seconds, "write"):
+            with watch.stage("write"):
                 self._target.delete(task.stale)
                 self._target.write(task.target, result)
                 self._target.write(task.mark, b"")
@@ -145,7 +137,7 @@ class Enlarger:
             text = str(error) if isinstance(error, IgnnError) else f"a defect of ignn ({error!r}); please report it"
             return Result(task.source, text, type(error).__name__)
         pixels = sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames)
-        return Result(task.source, pixels=pixels, tiles=tiles, seconds=seconds)
+        return Result(task.source, pixels=pixels, watch=watch)
 
 
 def run(
@@ -201,7 +193,7 @@ def run(
             num_gpus=actors.gpus or None,
         )
         for row in results.iter_rows():
-            yield Result(**row)
+            yield pickle.loads(row["result"])
     except ray.exceptions.RayError as error:
         raise ClusterError(f"The cluster at {address} failed: {_cause(error)}") from error
     finally:
@@ -234,13 +226,6 @@ def count_actors(resources: dict[str, float], actors: Actors) -> int:
             "Give fewer --actors, --threads or --gpus-per-actor."
         )
     return actors.count or room
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
 
 
 def _first_line(error: BaseException) -> str:

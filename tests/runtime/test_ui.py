@@ -125,6 +125,25 @@ def served(folder: Path, *arguments: object) -> Iterator[tuple[str, subprocess.P
         process.wait(30)
 
 
+def test_what_the_page_counts(x2_model, sample, tmp_path):
+    pytest.importorskip("prometheus_client", reason=GRADIO)
+    with ui.served_metrics(port := ui._free_port("127.0.0.1"), "ui") as metrics:
+        ui.upscale(ui.Models([x2_model]), str(sample), "x2", tmp_path, 1_000_000, metrics)
+        metrics.failed("UsageError")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            text = response.read().decode()
+    width, height = Image.open(sample).size
+    for line in (
+        "ignn_images_total 1.0",
+        f"ignn_output_pixels_total {4.0 * width * height}",
+        "ignn_tiles_total 1.0",
+        'ignn_stage_seconds_total{stage="encode"}',
+        'ignn_errors_total{kind="UsageError"} 1.0',
+    ):
+        assert line in text
+    assert cli.main(["ui", "--metrics-port", "99999"]) == 1
+
+
 @pytest.fixture(scope="session")
 def address(x2_model: Path, model_file, tmp_path_factory) -> Iterator[str]:
     pytest.importorskip("gradio", reason=GRADIO)
@@ -201,10 +220,10 @@ def test_a_full_queue_sends_visitors_away(x2_model, sample, tmp_path, monkeypatc
     models, served, gate = ui.Models([x2_model]), threading.Event(), threading.Event()
     enlarge = models["x2"].upscale_file
 
-    def wait(content):
+    def wait(content, **options):
         served.set()
         gate.wait(120)
-        return enlarge(content)
+        return enlarge(content, **options)
 
     monkeypatch.setattr(models["x2"], "upscale_file", wait)
     page = ui.build_page(models, tmp_path, 10**6)

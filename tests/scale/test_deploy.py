@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import subprocess
 import sys
@@ -10,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from runtime.commands import probe, serve, upscale
+from runtime.serving import metrics
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+TRITON = {"nv_inference_queue_duration_us", "nv_inference_request_success"}
+"""Triton's own counters, as its page on metrics lists them."""
 PARSERS = {"serve": serve.parser, "probe": probe.parser, "upscale": upscale.parser}
 
 
@@ -72,3 +77,25 @@ def test_nothing_runs_as_root_or_writes_to_its_root():
         if pod is not None:
             assert pod["securityContext"]["runAsNonRoot"]
             assert all(each["securityContext"]["readOnlyRootFilesystem"] for each in pod["containers"])
+
+
+def test_the_dashboard_asks_for_metrics_that_exist():
+    """Its panels have what Grafana needs, and ask for counters that our code or Triton makes."""
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+    assert dashboard["title"]
+    assert dashboard["schemaVersion"] >= 36
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids) >= 6
+    serving = Path(metrics.__file__).parent
+    code = "".join((serving / name).read_text() for name in ("metrics.py", "model.py"))
+    ours = set(re.findall(r'counter\("(\w+)"', code)) | set(re.findall(r'"ignn_(\w+)_total"', code))
+    asked = set()
+    for panel in dashboard["panels"]:
+        assert panel["type"] == "timeseries"
+        assert set(panel["gridPos"]) == {"h", "w", "x", "y"}
+        for target in panel["targets"]:
+            assert target["expr"].count("(") == target["expr"].count(")")
+            asked |= set(re.findall(r"\b(?:ignn|nv)_\w+", target["expr"]))
+    named = {name.removeprefix("ignn_").removesuffix("_total") for name in asked if name.startswith("ignn_")}
+    assert named == ours
+    assert asked - {f"ignn_{name}_total" for name in named} <= TRITON
