@@ -109,9 +109,7 @@ class SuperResolver:
             path = Path(engine)
 
             def open_one(number: int) -> Backend:
-                nonlocal tile
                 one, self._fingerprint = open_engine(path, model, backend, number, scale, value_range)
-                tile = (tile_for(one, halo) or tile) if tile == "auto" else tile
                 return one
         else:
             path, source, self._fingerprint = find_model_file(model)
@@ -126,6 +124,8 @@ class SuperResolver:
                 )
 
         opened = open_many(numbers, open_one)
+        if tile == "auto":
+            tile = tile_for(opened, halo) or tile
         self.network = TiledNetwork(opened, tile=tile, halo=halo, self_ensemble=self_ensemble)
         self._max_pixels = max_pixels
 

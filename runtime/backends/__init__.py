@@ -47,6 +47,10 @@ class Backend(Protocol):
         """Whether the network runs in the host's memory."""
 
     @property
+    def largest_input(self) -> tuple[int, int] | None:
+        """Height and width that an input may have at most; None: any."""
+
+    @property
     def takes_bytes(self) -> bool:
         """Whether it also takes (N, H, W, 3) uint8 RGB, and gives such for it: rounded, clamped, and an error
         (`non_finite`) where the network's values are not finite."""

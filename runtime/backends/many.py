@@ -81,6 +81,11 @@ class ManyDevices:
         return self._backends[0].on_host
 
     @property
+    def largest_input(self) -> tuple[int, int] | None:
+        """See `Backend.largest_input`: all have one model, or one engine."""
+        return self._backends[0].largest_input
+
+    @property
     def takes_bytes(self) -> bool:
         """Whether every backend takes uint8."""
         return all(backend.takes_bytes for backend in self._backends)

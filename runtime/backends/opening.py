@@ -96,11 +96,12 @@ def open_engine(
     return opened, hashlib.sha256(content).hexdigest()
 
 
-def tile_for(engine: TrtBackend, halo: int | None) -> int | None:
-    """Return the largest tile that fits the engine with its context on both sides; None where none does."""
-    assert engine.largest_input is not None
-    side = min(engine.largest_input) - 2 * (engine.metadata.halo if halo is None else halo)
-    multiple = engine.metadata.tile_multiple
+def tile_for(backend: Backend, halo: int | None) -> int | None:
+    """Return the largest tile that a bounded input has room for, with its context; None where none is, or no bound."""
+    if backend.largest_input is None:
+        return None
+    side = min(backend.largest_input) - 2 * (backend.metadata.halo if halo is None else halo)
+    multiple = backend.metadata.tile_multiple
     return side // multiple * multiple or None if side > 0 else None
 
 

@@ -20,8 +20,9 @@ from ..errors import (
     ProviderFallbackError,
     UsageError,
 )
-from ..metadata import ModelMetadata, read_metadata
+from ..metadata import Key, ModelMetadata, read_metadata
 from . import BackendMemoryError, closed
+from .foreign import ForeignNetwork, Signature, read_signature
 from .memory import free_device_memory, free_host_memory, return_freed_memory
 from .onnx_runtime import onnxruntime as ort
 
@@ -107,16 +108,35 @@ class OrtBackend:
         self.description = f"ONNX Runtime {ort.__version__} ({first})"
         try:
             inputs, outputs = session.get_inputs(), session.get_outputs()
-            _check_signature(source, inputs, outputs)
-            self._input, self._output = inputs[0].name, outputs[0].name
             properties = session.get_modelmeta().custom_metadata_map
+            signature = _signature(source, inputs, outputs, ours=Key.FORMAT in properties)
+            self._input, self._output = inputs[0].name, outputs[0].name
         except UnicodeDecodeError as error:
             raise ModelLoadError(f"{source} is damaged: its names are not text. Export it again.") from error
         self.metadata: ModelMetadata = read_metadata(properties, source=source, scale=scale, value_range=value_range)
         self._session: ort.InferenceSession | None = session
+        self.largest_input = signature.largest_input
+        self._foreign: ForeignNetwork | None = None
+        if Key.FORMAT not in properties:
+            self._foreign = ForeignNetwork(source, signature, self.metadata, self._call)
+            self.metadata = self._foreign.metadata
 
     def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Backend.run`."""
+        if self._foreign is not None:
+            return self._foreign.run(self._call, lr)
+        sr = self._call(lr)
+        n, _, height, width = lr.shape
+        expected = (n, 3, self.metadata.scale * height, self.metadata.scale * width)
+        if sr.shape != expected:
+            raise ModelLoadError(
+                f"The model gave shape {sr.shape} for an input of shape {lr.shape}; {expected} was expected of scale "
+                f"{self.metadata.scale}. Export it again with `ignn export`."
+            )
+        return np.asarray(sr, dtype=np.float32)
+
+    def _call(self, lr: NDArray[Any]) -> NDArray[Any]:
+        """Run the network itself."""
         try:
             with self._running:  # it uses all cores, or the whole device
                 if self._session is None:
@@ -133,14 +153,7 @@ class OrtBackend:
             raise IgnnError(
                 f"{self.description} failed on an input of shape {lr.shape}: {_first_line(error)}"
             ) from error
-        n, _, height, width = lr.shape
-        expected = (n, 3, self.metadata.scale * height, self.metadata.scale * width)
-        if sr.shape != expected:
-            raise ModelLoadError(
-                f"The model gave shape {sr.shape} for an input of shape {lr.shape}; {expected} was expected of scale "
-                f"{self.metadata.scale}. For a foreign model give its true --scale."
-            )
-        return np.asarray(sr, dtype=np.float32)
+        return np.asarray(sr)
 
     def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """See `Backend.run_all`."""
@@ -219,21 +232,15 @@ def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, 
     return resolved
 
 
-def _check_signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Check that the network takes one float32 (N, 3, H, W) tensor of any height and width, and gives one."""
-    for kind, values in (("input", inputs), ("output", outputs)):
-        described = ", ".join(f"{value.name} {value.type} {value.shape}" for value in values)
-        if len(values) != 1 or values[0].type != "tensor(float)" or len(values[0].shape) not in (0, 4):
-            raise ModelLoadError(
-                f"{source} is not an image super-resolution network: its {kind} is {described or 'absent'}; one "
-                "float32 tensor of shape (N, 3, H, W) is expected."
-            )
-    shape = inputs[0].shape
-    if shape and (shape[1] != 3 or isinstance(shape[2], int) or isinstance(shape[3], int)):
+def _signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any], *, ours: bool) -> Signature:
+    """Return what the network takes; one of `ignn export` takes what all of these do."""
+    signature = read_signature(source, inputs, outputs)
+    if ours and not signature.is_plain:
         raise ModelLoadError(
-            f"{source} takes an input of shape {shape}; 3 channels and free height and width are expected. "
-            "Export it with dynamic axes (`ignn export` does)."
+            f"{source} takes an input of shape {inputs[0].shape} and {inputs[0].type}; float32, 3 channels and free "
+            "height and width are expected of its metadata. Export it again with `ignn export`."
         )
+    return signature
 
 
 def _first_line(error: Exception) -> str:
