@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 
 
@@ -23,6 +22,8 @@ class Gpu:
 
 def list_gpus() -> list[Gpu]:
     """Return the GPUs in the order of `nvidia-smi`, which ships with the driver; none where it is absent or fails."""
+    import subprocess  # a light import of the package does without
+
     command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout

@@ -22,7 +22,7 @@ from runtime.errors import BackendUnavailableError, UsageError
 class Device:
     """Doubles what it is given; may be slow, and may fail at its n-th run."""
 
-    on_host, takes_bytes, description = False, True, "a device"
+    on_host, takes_bytes, largest_input, description = False, True, None, "a device"
     metadata: Any = None
 
     def __init__(self, *, seconds: float = 0, fails_at: int | None = None, error: Exception | None = None) -> None:
