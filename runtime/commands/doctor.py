@@ -27,6 +27,7 @@ EXTRAS = {
     "ui": (("gradio",), "the page of `ignn ui`"),
     "serve": (("nvidia-pytriton",), "ignn serve, where NVIDIA's image is not"),
     "client": (("tritonclient",), "RemoteResolver"),
+    "batch": (("ray", "pyarrow", "prometheus-client"), "ignn batch: a folder or a bucket on a cluster"),
 }
 """Extras beside those of ONNX Runtime: the packages they bring, and what for."""
 
