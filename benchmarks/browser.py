@@ -19,8 +19,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import REPOSITORY, Results, ResultsError, environment
+from benchmarks.results import REPOSITORY, Results, environment
+from runtime.cli import run_command
 from runtime.commands.measure import compare
+from runtime.errors import BackendUnavailableError, UsageError
 
 SAMPLE = REPOSITORY / "assets" / "sample.png"
 OUTPUT = REPOSITORY / "docs" / "demo" / "time.json"
@@ -101,13 +103,11 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=30, help="seconds a row, after 3 rounds (default %(default)s)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file (default: docs/demo/time.json)")
     arguments = parser.parse_args()
+    if arguments.output.is_dir():
+        raise UsageError(f"Invalid --output ({arguments.output}). It is a folder; a JSON file is expected.")
     cores = len(os.sched_getaffinity(0))
     measured_on = environment(cores)
-    try:
-        results = Results(arguments.output, "browser", measured_on, fresh=True)
-    except ResultsError as error:
-        sys.stderr.write(f"benchmarks.browser: {error}\n")
-        return 1
+    results = Results(arguments.output, "browser", measured_on, fresh=True)
     libraries = ", ".join(f"{name} {version}" for name, version in measured_on["libraries"].items() if version)
     sys.stdout.write(f"On {measured_on['cpu']}, {cores} cores, {measured_on['system']}, {libraries}\n")
     for model in MODELS:
@@ -115,8 +115,7 @@ def main() -> int:
             load_average = os.getloadavg()
             measured = measure(model, threads, arguments.budget)
             if missing := measured.get("not_run"):
-                sys.stderr.write(f"benchmarks.browser: not run: {missing}\n")
-                return 1
+                raise BackendUnavailableError(f"It cannot run here: {missing}. docs/demo/README.md says what it needs.")
             results.add({"model": model, "threads": threads}, measured, load_average)
             ratio, seconds = measured["ratios"]["browser"], measured["alternatives"]["browser"]["wall_s"]["p50"]
             sys.stdout.write(
@@ -129,4 +128,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks.browser", main))

@@ -16,6 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime.cli import run_command
+from runtime.errors import UsageError
+
 KERNEL_FOLDER = Path(__file__).resolve().parents[2] / "plugins" / "kernels"
 SOURCES = [KERNEL_FOLDER / name / f"{name}.cu" for name in ("windowed_knn", "adapn_gather")]
 SHARED_KB = {"sm_75": 64, "sm_80": 164, "sm_86": 100, "sm_89": 100, "sm_90": 228, "sm_100": 228, "sm_120": 100}
@@ -141,14 +144,16 @@ def work_table() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Print the tables; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("architectures", nargs="*", metavar="sm_80", help=f"default: {', '.join(SHARED_KB)}")
     architectures = parser.parse_args(argv).architectures or list(SHARED_KB)
     if unknown := set(architectures) - set(SHARED_KB):
-        sys.exit(f"Invalid architecture ({', '.join(sorted(unknown))}). Supported values are {', '.join(SHARED_KB)}.")
+        names = ", ".join(sorted(unknown))
+        raise UsageError(f"Invalid architecture ({names}). Supported values are {', '.join(SHARED_KB)}.")
     sys.stdout.write("\n".join([*occupancy_table(compile_kernels(architectures)), "", *work_table(), ""]))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("python -m benchmarks.gpu.occupancy", main))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.gpu.occupancy import KERNELS, blocks, main, occupancy_table, registers
+from runtime.errors import UsageError
 
 LOG = "".join(
     f"ptxas info    : Compiling entry function '_ZN{symbol}X' for 'sm_86'\nptxas info    : Function properties for x\n"
@@ -45,5 +46,5 @@ def test_the_table() -> None:
 
 
 def test_an_architecture_that_is_not_known() -> None:
-    with pytest.raises(SystemExit, match=r"Invalid architecture \(sm_70\)\. Supported values are sm_75"):
+    with pytest.raises(UsageError, match=r"Invalid architecture \(sm_70\)\. Supported values are sm_75"):
         main(["sm_70"])

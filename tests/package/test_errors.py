@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
+
+from runtime import cli  # noqa: E402 - what it needs is asked for above
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ABSENT = "/nowhere/absent"
@@ -17,11 +19,17 @@ ABSENT = "/nowhere/absent"
 COMMANDS = {
     "ignn upscale": [ABSENT, "-o", "sr.png"],
     "ignn compare": [ABSENT, ABSENT, "-o", "sheet.png"],
+    "ignn ui": ["--port", "65536"],
+    "ignn serve": ["--model", f"{ABSENT}.onnx", "--only-repository", "repository"],
+    "ignn probe": ["http://127.0.0.1:1"],
+    "ignn batch": [ABSENT, "out"],
+    "ignn demo": ["--port", "65536"],
     "ignn train": ["--data", ABSENT, "--output", "run", "--no-tensorboard"],
     "ignn evaluate": [ABSENT, "--data", ABSENT],
     "ignn ablation": ["table7", "--evaluate", ABSENT, "--output", "run"],
     "ignn graphagg-star": [ABSENT, "--model", ABSENT, "-o", "star.png"],
     "ignn feature-maps": [ABSENT, "--model", ABSENT, "-o", "maps.png"],
+    "ignn graph-report": [ABSENT],
     "ignn neighbors": [ABSENT, "--at", "1,1", "--model", ABSENT, "-o", "sheet.png"],
     "ignn photographs": [ABSENT],
     "ignn scoreboard": ["--data", ABSENT, "--run", "run"],
@@ -38,14 +46,27 @@ COMMANDS = {
     "python -m export.bundle": ["--checkpoint", ABSENT, "--name", "x", "--data", ABSENT],
     "python -m export.to_engine": [ABSENT, "-o", "m.engine"],
     "python -m export.verify": [ABSENT],
+    "python -m train.graph_report": [ABSENT],
     "python -m benchmarks": ["report", "--output", ABSENT],
+    "python -m benchmarks.browser": ["--output", "."],
+    "python -m benchmarks.gpu.occupancy": ["sm_10"],
     "python export/to_onnx.py": ["--checkpoint", ABSENT, "--output", "m.onnx"],
 }
 """What a user types, and arguments that are wrong."""
 
+GPU_COMMANDS = {
+    "python -m benchmarks.gpu.correctness": [],
+    "python -m benchmarks.gpu.kernels": [],
+    "python -m benchmarks.gpu.networks": [],
+    "python -m benchmarks.gpu.rtx_engine": [ABSENT],
+}
+"""What a user types, and what is wrong without a GPU."""
 
-@pytest.mark.parametrize("name", COMMANDS)
+
+@pytest.mark.parametrize("name", [*COMMANDS, *GPU_COMMANDS])
 def test_an_error_is_one_message(name: str, tmp_path: Path) -> None:
+    if name in GPU_COMMANDS and torch.cuda.is_available():
+        pytest.skip("a GPU is here")
     first, *rest = name.split()
     if first == "ignn":
         command = [sys.executable, "-m", "runtime.cli", *rest]
@@ -55,7 +76,7 @@ def test_an_error_is_one_message(name: str, tmp_path: Path) -> None:
         command = [sys.executable, str(REPOSITORY / rest[0])]
         name = "ignn export"  # the script is that command
     completed = subprocess.run(
-        [*command, *COMMANDS[" ".join([first, *rest])]],
+        [*command, *(COMMANDS | GPU_COMMANDS)[" ".join([first, *rest])]],
         cwd=tmp_path,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
@@ -65,4 +86,12 @@ def test_an_error_is_one_message(name: str, tmp_path: Path) -> None:
     assert completed.returncode == 1, completed.stderr
     assert completed.stderr.startswith(f"{name}: error: "), completed.stderr
     assert "Traceback" not in completed.stderr
+    assert "defect" not in completed.stderr
     assert not list(tmp_path.rglob("*.ignn-part"))
+
+
+@pytest.mark.parametrize("name", ["models", "doctor"])
+def test_a_command_without_arguments_takes_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([name, "nonsense"])
+    assert f"ignn {name}: error: unrecognized arguments: nonsense" in capsys.readouterr().err
