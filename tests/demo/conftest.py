@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from places import FLAGS, PAGE, REPOSITORY
+from chromium import chromium
+from places import PAGE, REPOSITORY
 
 
 @pytest.fixture(scope="session")
@@ -60,22 +60,8 @@ def address(library: None) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Callable[..., Any]]:
     """Start Chromium with more flags."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright, of the test-ui extra")
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.executable_path  # of `playwright install chromium`
-        names = ("chromium", "chromium-browser", "google-chrome")
-        found = own if Path(own).exists() else next(filter(None, map(shutil.which, names)), None)
-        if found is None:
-            pytest.skip("needs Chromium (playwright install chromium, or Debian: apt install chromium)")
-        browsers = []
-
-        def start(*flags: str) -> Any:
-            browsers.append(driver.chromium.launch(executable_path=found, args=[*FLAGS, *flags]))
-            return browsers[-1]
-
+    with chromium() as start:
         yield start
-        for browser in browsers:
-            browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ What is behind the page is tested without Gradio; the limits of upload and queue
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import chromium
 from PIL import Image
 
 from runtime import SuperResolver, cli, errors
@@ -249,19 +249,11 @@ def test_a_full_queue_sends_visitors_away(x2_model, sample, tmp_path, monkeypatc
 
 @pytest.fixture
 def page(address: str) -> Iterator[object]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright, of the test-ui extra")
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.executable_path  # of `playwright install chromium`
-        names = ("chromium", "chromium-browser", "google-chrome")
-        found = own if Path(own).exists() else next(filter(None, map(shutil.which, names)), None)
-        if found is None:
-            pytest.skip("needs Chromium (playwright install chromium, or Debian: apt install chromium)")
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page(accept_downloads=True)
+    with chromium() as start:
+        page = start().new_page(accept_downloads=True)
         page.set_default_timeout(60_000)
         page.goto(address)
         yield page
-        browser.close()
 
 
 def test_drop_enlarge_compare_download(page, x2_model, photograph, sample, tmp_path):
