@@ -21,7 +21,7 @@ from runtime.errors import EngineBuildError, ModelNotFoundError, UsageError
 from runtime.metadata import Key
 
 DEFAULT_TILE = 256
-MAX_BATCH, MAX_PIXELS = 65535, 2**31 - 1
+MAX_BATCH, MAX_HEIGHT, MAX_PIXELS = 65535, 262_140, 2**31 - 128
 """What the kernels take (plugins/kernels/geometry.h); the plugin checks its own inputs by these too."""
 
 
@@ -111,10 +111,10 @@ def _profile(arguments: argparse.Namespace, *, halo: str) -> Profile:
     optimum = _size(arguments.opt, "--opt", _size(arguments.max, "--max", (1, side, side)))
     profile = Profile(minimum, optimum, _size(arguments.max, "--max", optimum))
     n, height, width = profile.maximum
-    if n > MAX_BATCH or height * width > MAX_PIXELS:
+    if n > MAX_BATCH or height > MAX_HEIGHT or height * width > MAX_PIXELS:
         raise UsageError(
             f"Invalid --max ({n}x{height}x{width}). A batch of at most {MAX_BATCH} is supported, and pictures of at "
-            f"most {MAX_PIXELS} pixels; larger pictures are computed in tiles."
+            f"most {MAX_PIXELS} pixels and {MAX_HEIGHT} rows; larger pictures are computed in tiles."
         )
     if not profile.holds(optimum) or not profile.holds(minimum):
         raise UsageError(f"Invalid profile ({profile}): --min must not exceed --opt, nor --opt --max.")

@@ -12,7 +12,7 @@ REMEDIES = {
     r"nvcc|CUDA headers": "the CUDA toolkit",
     r"TensorRT's public headers": "git clone --depth 1 -b v11.1 https://github.com/NVIDIA/TensorRT",
     r"TensorRT-RTX": "pip install -e '.[rtx]'",
-    r"tensorrt_lean": "pip install tensorrt_lean_cu13_libs",
+    r"tensorrt_lean": "pip install -e '.[test]'",
     r"no clone of NVIDIA/TensorRT": "git clone https://github.com/NVIDIA/TensorRT ../TensorRT",
     r"Gradio|Playwright": "pip install -e '.[test-ui]', in an environment of its own",
     r"extra (test-)?(serve|client|batch)|tritonserver": "pip install -e '.[test-serve]', in an environment of its own",

@@ -49,9 +49,10 @@ IGNN_HOST_DEVICE constexpr int mapped_shift(int i, int u, int scale) { return kS
 // Size to which the query-sized map is cropped before its key patches are named; pixels from here on read as zero.
 IGNN_HOST_DEVICE constexpr int cropped_size(int n, int scale) { return n / scale * scale; }
 
-// Limits of a launch: blocks along y and z of a grid (CUDA's own), and flat indices, which are int.
+// Limits of a launch: blocks along y and z of a grid (CUDA's own), and flat indices, which are int. A grid's last block
+// reaches beyond the last item, by less than 128, and must not overflow there.
 constexpr int kMaxBatch = 65535;
-constexpr int kMaxHeight = 65535 * kStride * 4;  // 4 rows of patches a block, in both operators
-IGNN_HOST_DEVICE constexpr bool fits_int(long long count) { return count <= 0x7fffffffLL; }
+constexpr int kMaxHeight = 65535 * kStride * 2;  // one row of key patches a block, at scale 2
+IGNN_HOST_DEVICE constexpr bool fits_int(long long count) { return count <= 0x7fffffffLL - 127; }
 
 }  // namespace ignn

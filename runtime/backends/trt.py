@@ -103,11 +103,14 @@ class TrtBackend:
         self._last: Lane | None = None
         self._size: Size | None = None
         self._fixed = engine is not None
-        if engine is not None:
+        plugin = "plugin loaded" if self._plugin else "plugin inside" if network.operator_calls else "no plugin"
+        self.description += f", engine: {self.metadata.precision}, {plugin}"
+        if engine is None:  # one for each size that comes, which makes no difference to the result
+            self.description += ", built as needed"
+        else:
             with self._device.current():
                 self._use(engine)
-            plugin = "plugin loaded" if self._plugin else "plugin inside" if network.operator_calls else "no plugin"
-            self.description += f", engine: {self.metadata.precision}, {plugin}, {self._profile}"
+            self.description += f", {self._profile}"
 
     @property
     def largest_input(self) -> tuple[int, int] | None:

@@ -196,7 +196,7 @@ def test_a_profile_that_begins_too_small_is_not_built(tensorrt: TensorRt) -> Non
     ("change", "message"),
     [
         ({"batch": 65536}, "ignn::WindowedKnn: the batch must be 1 to 65535 (query 65536 x 64 x 300 x 200, k 5"),
-        ({"side": 1 << 23}, "ignn::WindowedKnn: the query map must have at most 2147483647 pixels (query 2 x 64 x 300"),
+        ({"side": 1 << 23}, "ignn::WindowedKnn: the query map must have at most 2147483520 pixels (query 2 x 64 x 300"),
     ],
 )
 def test_a_profile_that_ends_too_large_is_not_built(tensorrt: TensorRt, change: dict[str, int], message: str) -> None:

@@ -40,7 +40,7 @@ def test_tiles_through_an_engine_of_the_cache(
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)
     resolver = SuperResolver(x2_model, backend="tensorrt", tile=48)
-    assert resolver.description == "TensorRT 11.1.0 (Fake 3000)"
+    assert resolver.description == "TensorRT 11.1.0 (Fake 3000), engine: fp32, no plugin, built as needed"
     with caplog.at_level(logging.WARNING, "ignn"):
         np.testing.assert_array_equal(resolver(image), repeated(image))
     assert "building an engine of" in caplog.text

@@ -327,10 +327,10 @@ const char* ignn_adapn_gather_refusal(const IgnnAdaPNGather* sizes) {
         return "the batch must be 1 to 65535";
     }
     if (sizes->height > ignn::kMaxHeight) {
-        return "the features must be at most 524280 pixels high";
+        return "the features must be at most 262140 pixels high";
     }
     if (!ignn::fits_int(static_cast<long long>(sizes->height) * sizes->width)) {
-        return "the features must have at most 2147483647 pixels";
+        return "the features must have at most 2147483520 pixels";
     }
     return nullptr;
 }

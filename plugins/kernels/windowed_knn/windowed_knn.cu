@@ -145,15 +145,15 @@ const char* ignn_windowed_knn_refusal(const IgnnWindowedKnn* sizes) {
         return "the batch must be 1 to 65535";
     }
     if (sizes->height > ignn::kMaxHeight) {
-        return "the query map must be at most 524280 pixels high";
+        return "the query map must be at most 262140 pixels high";
     }
     if (!ignn::fits_int(static_cast<long long>(sizes->height) * sizes->width)) {
-        return "the query map must have at most 2147483647 pixels";
+        return "the query map must have at most 2147483520 pixels";
     }
     const int n1 = ignn::patch_count(sizes->height / sizes->scale);
     const int n2 = ignn::patch_count(sizes->width / sizes->scale);
     if (!ignn::fits_int(static_cast<long long>(sizes->batch) * n1 * n2)) {
-        return "the key maps of a batch must have at most 2147483647 patches";
+        return "the key maps of a batch must have at most 2147483520 patches";
     }
     if (sizes->k > ignn::window_side(sizes->window, n1, n2) * ignn::window_side(sizes->window, n2, n1)) {
         return "k must not exceed the key patches in the window";
