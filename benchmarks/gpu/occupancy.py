@@ -126,20 +126,29 @@ def occupancy_table(log: str) -> list[str]:
 
 def work_table() -> list[str]:
     """Return the lines of a Markdown table: bytes and FLOPs per pixel of the query map, at the paper's sizes."""
-    channels, neighbors, window, half = 64, 5, 30, 2
-    floor = channels * half * (1 + 1 / 4 + neighbors / 4) + neighbors
+    channels, neighbors, window = 64, 5, 30
     passes, pixels = 16, 4 * 16 * 4  # of the union of the windows, 31 x 40 keys; of a tile of queries
-    query, key = 9 * 33 * channels * half, 81 * channels * half  # a tile's pixels; a row of a pass
-    staged = {32: passes * (query + 5 * key), 64: query + 5 * key + (passes - 1) * 4 * key}
-    flops, features = 4.5 * window**2 * channels, 256
+
+    def knn(name: str, element: int, chunk: int) -> str:
+        floor = channels * element * (1 + 1 / 4 + neighbors / 4) + neighbors
+        query, key = 9 * 33 * channels * element, 81 * channels * element  # a tile's pixels; a row of a pass
+        one_chunk = query + 5 * key + (passes - 1) * 4 * key  # queries and the rows that two passes share stay
+        loaded = one_chunk if chunk == channels else passes * (query + 5 * key)
+        flops = 4.5 * window**2 * channels
+        return (
+            f"| WindowedKnn {name}, {chunk} channels at once | {floor:,.0f} | {loaded / pixels:,.0f} | {flops:,.0f} |"
+        )
+
+    features, half = 256, 2
+    again = features * (half + 8 / 16)  # the features, and mean and deviation (2 floats) for every 16 pixels
     return [
         "| kernel | bytes, at least | bytes from L2 to shared memory | FLOPs |",
         "|---|---|---|---|",
-        *(
-            f"| WindowedKnn fp16, {chunk} channels at once | {floor:,.0f} | {loaded / pixels:,.0f} | {flops:,.0f} |"
-            for chunk, loaded in staged.items()
-        ),
+        knn("fp16", 2, 32),
+        knn("fp16", 2, 64),
+        knn("fp32", 4, 16),
         f"| AdaPNGather fp16, s = 2 | {features * half * 5 + 1:,} | none | {features * (4.5 * 4 + 27):,.0f} |",
+        f"| the keys' statistics in it | {again:,.0f} more | none | {features * 9:,} of these |",
     ]
 
 

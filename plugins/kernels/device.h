@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "geometry.h"
 
@@ -75,6 +76,31 @@ __device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[
         "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};\n"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
+// These multiply TF32 at seven times the rate of fp32 or more, so that three products of TF32 stand for one of fp32.
+#define IGNN_TF32
+#endif
+
+// The value rounded to TF32: 10 bits of mantissa, fp32's exponents.
+__device__ inline uint32_t to_tf32(float value) {
+    uint32_t rounded = 0;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(rounded) : "f"(value));
+#endif
+    return rounded;
+}
+
+// sum (16 x 8, fp32) += a (16 x 8, TF32) * b (8 x 8, TF32), on the tensor cores.
+__device__ inline void multiply_accumulate_tf32(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};\n"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
 
@@ -155,6 +181,17 @@ struct Vector<__half> {
             raw.pair[i] = __floats2half2_rn(values[2 * i], values[2 * i + 1]);
         }
         *static_cast<Raw*>(target) = raw;
+    }
+};
+
+// An fp32 value as the sum of two of TF32, to 21 bits.
+struct Split {
+    uint32_t high, low;
+    __device__ explicit Split(float value) : high(to_tf32(value)), low(to_tf32(value - as_float(high))) {}
+    static __device__ float as_float(uint32_t bits) {
+        float value;
+        memcpy(&value, &bits, sizeof(value));
+        return value;
     }
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 
 import train.ops  # noqa: F401 -- registers torch.ops.ignn
 from export.functions import DOMAIN, DOMAIN_VERSION, OPSET, functions
+from runtime.models import FOLDER
 
 PLUGIN = {"plugin_namespace": "ignn", "plugin_version": "1"}
 
@@ -161,3 +163,16 @@ def test_bodies_keep_to_operators_that_tensorrt_imports_and_never_scatter() -> N
     for function in functions():
         used = operators(list(function.node))
         assert not used & {"Col2Im", "ScatterND", "ScatterElements", "SequenceConstruct", "If", "NonZero"}
+
+
+def test_onnx_runtime_computes_what_the_calls_have_in_common_once(tmp_path: Path) -> None:
+    """The statistics of all patches, which each of the five calls of AdaPNGather needs (docs/operators.md)."""
+    source = FOLDER / "ignn-s-x2.onnx"
+    (body,) = (function for function in onnx.load(source).functions if function.name == "AdaPNGather")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "merged.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    once = sum(node.op_type == "Add" for node in body.node)
+    left = sum(node.op_type == "Add" for node in onnx.load(tmp_path / "merged.onnx").graph.node)
+    assert left < 2.5 * once

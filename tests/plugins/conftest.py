@@ -50,6 +50,16 @@ def geometry(host_library: Callable[..., Path]) -> ctypes.CDLL:
 @pytest.fixture(scope="session")
 def host_kernels(host_library: Callable[..., Path]) -> HostKernels:
     """The kernels' own source on an emulated GPU."""
+    return HostKernels(_host_kernels(host_library, "host_kernels"))
+
+
+@pytest.fixture(scope="session")
+def tf32_kernels(host_library: Callable[..., Path]) -> HostKernels:
+    """The same on one that multiplies floats by TF32 (compute capability 8.0, 9.0, 10.0)."""
+    return HostKernels(_host_kernels(host_library, "tf32_kernels", "-DIGNN_TF32"))
+
+
+def _host_kernels(host_library: Callable[..., Path], name: str, *flags: str) -> Path:
     kernels = REPOSITORY / "plugins" / "kernels"
     sources = [
         kernels / "windowed_knn" / "windowed_knn.cu",
@@ -58,7 +68,7 @@ def host_kernels(host_library: Callable[..., Path]) -> HostKernels:
         EMULATION / "kernels.cpp",
     ]
     include = ["-DIGNN_EMULATION", "-isystem", cuda_include(), "-I", EMULATION]
-    return HostKernels(host_library("host_kernels", *include, "-x", "c++", *sources))
+    return host_library(name, *flags, *include, "-x", "c++", *sources)
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,43 @@
-"""The native backend on a GPU: pictures as bytes, lanes, and CUDA graphs give what one plain run of floats gives."""
+"""The native backend on a GPU: pictures as bytes, lanes, and CUDA graphs give what one plain run of floats gives.
+
+Once through each package that calls CUDA, and all memory comes back at the end.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toolchain import Build
 
+from runtime.backends.tensorrt_library import Flavor
 from runtime.errors import BackendUnavailableError
 from runtime.models import find_model
 from runtime.pictures.picture import quantize
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("package", ["pycuda.driver", "cuda.bindings.driver"])
 @pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
 def test_every_run_gives_the_same(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flavor: str
+    build: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    flavor: Flavor,
+    package: str,
 ) -> None:
+    from runtime.backends import cuda
     from runtime.backends.engine_cache import EngineCache
     from runtime.backends.trt import TrtBackend
 
+    pytest.importorskip(package)
+    if package != "pycuda.driver":
+        monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    cuda.open_device.cache_clear()
     monkeypatch.setenv("IGNN_PLUGIN", str(build.library("ignn_plugin")))
     model = find_model(None)
     with caplog.at_level(logging.WARNING, "ignn"):
@@ -38,3 +54,8 @@ def test_every_run_gives_the_same(
             for result in backend.run_all([pixels] * 12):  # each lane plainly, captured, replayed
                 np.testing.assert_array_equal(result, expected)
     assert "no CUDA graphs" not in caplog.text
+    before = backend.free_memory()
+    backend.close()
+    freed = backend.free_memory() - before
+    assert freed >= 3 * 64 * 80 * (3 + 12 + 12 * 4), "of each lane: bytes, floats, and four times the floats"
+    cuda.open_device.cache_clear()

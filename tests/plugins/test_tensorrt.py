@@ -270,10 +270,10 @@ def round_trip(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 KEPT = [
     "ignn WindowedKnn 1 k=7 window=21 scale=3 own=1 same=1",
-    "timed as kernels 2 k=7 window=21 scale=3",
+    "timed as kernels 3 k=7 window=21 scale=3",
     "attached k=7 window=21 scale=3",
     "ignn AdaPNGather 1 scale=3 eps=0.25 own=1 same=1",
-    "timed as kernels 2 scale=3",
+    "timed as kernels 3 scale=3",
     "attached scale=3 eps=0.25",
 ]
 """What plugins print that survive a clone, and serialising and making them again."""

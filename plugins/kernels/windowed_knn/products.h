@@ -1,4 +1,5 @@
-// The products of the query and key patches in shared memory: on the tensor cores for halves, by FMA for floats.
+// The products of the query and key patches in shared memory: on the tensor cores for halves and, where
+// that is faster, for floats; else by FMA.
 #pragma once
 
 #include "tile.h"
@@ -51,6 +52,54 @@ __device__ void accumulate(const Shared<__half, kChunk>& shared, int query_row, 
     }
 }
 
+#ifdef IGNN_TF32
+// fp32 to about 20 bits by 3xTF32: high * high + high * low + low * high, the small ones first. Of the 16 channels in
+// shared memory thread (g, t) holds vector t; two instructions of depth 8 take its channels 0 and 1, then 2 and 3.
+template <int kChunk, int kMaps>
+__device__ void accumulate(const Shared<float, kChunk>& shared, int query_row, int y, float (&sum)[kMaps][kTiles][4]) {
+    using S = Shared<float, kChunk>;
+    static_assert(S::kVectors == 4, "a vector for each of the four threads of a group");
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int pixel = kStride * (lane / 4);
+#pragma unroll 1
+    for (int patch_pixel = 0; patch_pixel < kPatchPixels; ++patch_pixel) {
+        const int row = patch_pixel / kPatch;
+        const int column = patch_pixel % kPatch;
+        const uint4* query = shared.query + (kStride * query_row + row) * S::kQueryRow;
+        const uint4* key = shared.key + (y + row) % S::kKeyHeight * S::kKeyRow;
+        float left[kMaps][2][4];
+#pragma unroll
+        for (int map = 0; map < kMaps; ++map) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int x = pixel + kStride * 8 * half + column;
+                Vector<float>::load(query + kStride * map * S::kQueryRow + vector_of<S::kVectors>(x, lane % 4),
+                                    left[map][half]);
+            }
+        }
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+            float right[4];
+            Vector<float>::load(key + vector_of<S::kVectors>(pixel + kStride * 8 * tile + column, lane % 4), right);
+#pragma unroll
+            for (int step = 0; step < 4; step += 2) {
+                const Split b0(right[step]);
+                const Split b1(right[step + 1]);
+#pragma unroll
+                for (int map = 0; map < kMaps; ++map) {
+                    const Split a0(left[map][0][step]), a1(left[map][1][step]);
+                    const Split a2(left[map][0][step + 1]), a3(left[map][1][step + 1]);
+                    const uint32_t high[4] = {a0.high, a1.high, a2.high, a3.high};
+                    const uint32_t low[4] = {a0.low, a1.low, a2.low, a3.low};
+                    multiply_accumulate_tf32(sum[map][tile], low, b0.high, b1.high);
+                    multiply_accumulate_tf32(sum[map][tile], high, b0.low, b1.low);
+                    multiply_accumulate_tf32(sum[map][tile], high, b0.high, b1.high);
+                }
+            }
+        }
+    }
+}
+#else
 template <int kChunk, int kMaps>
 __device__ void accumulate(const Shared<float, kChunk>& shared, int query_row, int y, float (&sum)[kMaps][kTiles][4]) {
     using S = Shared<float, kChunk>;
@@ -98,5 +147,6 @@ __device__ void accumulate(const Shared<float, kChunk>& shared, int query_row, i
         }
     }
 }
+#endif
 
 }  // namespace ignn::knn

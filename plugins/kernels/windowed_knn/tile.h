@@ -63,12 +63,13 @@ struct Warp {
 };
 
 // Where vector `vector` of pixel x of a row lies in shared memory. Patches stand two pixels apart: the exclusive or
-// keeps the same channels of eight neighboring patches in different banks.
+// keeps the same channels of eight neighboring patches in different banks, and all 16 floats of two neighboring ones.
 template <int kVectors>
 __device__ int vector_of(int x, int vector) {
     static_assert(kVectors == 4 || kVectors == 8, "a 128-byte line holds two pixels or one");
     const int position = x * kVectors + vector;
-    return (position & ~7) | ((position ^ (x >> 1)) & 7);
+    const int patch = x >> 1;
+    return (position & ~7) | ((position ^ (patch << 2 & 4) ^ (patch >> 1 & 3)) & 7);
 }
 
 // Shared memory: kChunk channels of the pixels, as 16-byte vectors.

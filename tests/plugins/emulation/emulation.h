@@ -260,6 +260,49 @@ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[4], uint32_
     std::memcpy(sum, emulation::block()->operands[index].sums, sizeof(sum));
 }
 
+inline uint32_t to_tf32(float value) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &value, sizeof(bits));
+    return (bits & 0x7f800000U) == 0x7f800000U ? bits : (bits + 0x1000U) & 0xffffe000U;
+}
+
+// Sums of eight products, cut to fp32 and not rounded, as GPUs do it.
+inline void multiply_accumulate_tf32(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    emulation::Operands mine{};
+    std::memcpy(mine.words, a, sizeof(a));
+    mine.words[4] = b0;
+    mine.words[5] = b1;
+    std::memcpy(mine.sums, sum, sizeof(sum));
+    const unsigned index = emulation::block()->current->index;
+    emulation::meet(mine, [](emulation::Operands* all) {
+        float left[16][8];
+        float right[8][8];
+        for (unsigned lane = 0; lane < emulation::kWarp; ++lane) {
+            for (int e = 0; e < 4; ++e) {
+                std::memcpy(&left[lane / 4 + 8 * (e % 2)][lane % 4 + 4 * (e / 2)], &all[lane].words[e], 4);
+            }
+            for (int e = 0; e < 2; ++e) {
+                std::memcpy(&right[lane % 4 + 4 * e][lane / 4], &all[lane].words[4 + e], 4);
+            }
+        }
+        for (unsigned lane = 0; lane < emulation::kWarp; ++lane) {
+            for (unsigned e = 0; e < 4; ++e) {
+                double exact = all[lane].sums[e];
+                for (int depth = 0; depth < 8; ++depth) {
+                    exact +=
+                        static_cast<double>(left[lane / 4 + 8 * (e / 2)][depth]) * right[depth][2 * (lane % 4) + e % 2];
+                }
+                float cut = static_cast<float>(exact);
+                if (std::fabs(static_cast<double>(cut)) > std::fabs(exact)) {
+                    cut = std::nextafter(cut, 0.0F);
+                }
+                all[lane].sums[e] = cut;
+            }
+        }
+    });
+    std::memcpy(sum, emulation::block()->operands[index].sums, sizeof(sum));
+}
+
 constexpr size_t kSharedReserved = 1024;
 inline int shared_memory_per_multiprocessor(size_t* bytes) {
     *bytes = emulation::shared_limit();
