@@ -19,7 +19,7 @@ from ..serving import cluster
 from ..serving.cluster import Actors, Result, Task
 from ..serving.metrics import Metrics, served_metrics
 from ..serving.storage import MARKS, Entry, Folder, key_of, mark_of
-from .jobs import READABLE
+from .find import READABLE
 from .upscale import add_network_arguments, add_write_arguments, resolver_arguments
 
 FAILURES = "ignn-failures.jsonl"

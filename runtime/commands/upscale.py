@@ -16,7 +16,8 @@ from ..pictures.read import read_file
 from ..pictures.write import FORMATS, WriteOptions
 from ..super_resolver import SuperResolver
 from . import batch, video
-from .jobs import STANDARD_INPUT, STANDARD_OUTPUT, Job, Outcome, find_jobs, is_clip, is_single, take_shard
+from .find import find_jobs, folder_of, is_clip, is_single
+from .jobs import STANDARD_INPUT, STANDARD_OUTPUT, Job, Outcome, take_shard
 from .journal import Journal, Work
 
 Finished = Callable[[Job], None]
@@ -241,7 +242,7 @@ def _run(
     """
     from .progress import file_progress
 
-    journal = None if single else Journal(_folder(arguments.output), resume=arguments.resume, shard=arguments.shard)
+    journal = None if single else Journal(folder_of(arguments.output), resume=arguments.resume, shard=arguments.shard)
     works = {job: Work(job.source, job.target, settings) for job in jobs}
     todo = jobs
     if arguments.resume:
@@ -274,13 +275,6 @@ def _run(
     if failures:
         sys.stderr.write(f"ignn upscale: {len(failures)} of {len(jobs)} files failed\n")
     return len(failures)
-
-
-def _folder(output: str) -> Path:
-    """Return the folder that all outputs lie in or below."""
-    parts = Path(output).parts
-    first = next((index for index, part in enumerate(parts) if "{" in part), len(parts))
-    return Path(*parts[:first])
 
 
 def _write_comparison(job: Job, label: str, arguments: argparse.Namespace) -> None:

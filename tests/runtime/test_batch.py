@@ -20,7 +20,8 @@ from runtime import SuperResolver, cli, errors
 from runtime.atomic import PART_SUFFIX
 from runtime.backends.ort import OrtBackend
 from runtime.commands import batch
-from runtime.commands.jobs import Job, find_jobs
+from runtime.commands.find import find_jobs
+from runtime.commands.jobs import Job
 from runtime.commands.journal import FILE_NAME
 from runtime.pictures.write import WriteOptions
 

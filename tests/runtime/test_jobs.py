@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from runtime import atomic, cli, errors
-from runtime.commands import jobs
+from runtime.commands.find import find_jobs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_read(run, sample, monkeypatch, caplog):
 
     monkeypatch.setattr(os, "scandir", refuse)
     closed = "closed"
-    assert [str(job.source) for job in jobs.find_jobs(["in"], "out", recursive=True)] == ["in/a.png"]
+    assert [str(job.source) for job in find_jobs(["in"], "out", recursive=True)] == ["in/a.png"]
     assert "left out the folder in/closed: Permission denied" in caplog.text
     closed = "in"
     code, error = run("in", "-o", "out")
@@ -127,6 +127,25 @@ def test_outputs_that_do_not_fit_are_refused(run, sample, arguments, message):
     assert code == 1
     assert message in error
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outputs"),
+    [
+        (["in", "-r", "-o", "in/out"], ["in/out/a.png", "in/out/below/b.png"]),
+        (["in/*.png", "-o", "in/{stem}_x2.png"], ["in/a_x2.png"]),
+        (["in", "-r", "-o", "in/{folder}/{stem}_x2.png"], ["in/a_x2.png", "in/below/b_x2.png"]),
+    ],
+)
+def test_a_second_run_does_not_take_the_outputs_of_the_first(run, photograph, arguments, outputs):
+    Path("in/below").mkdir(parents=True)
+    for name in ("in/a.png", "in/below/b.png"):
+        Image.fromarray(photograph[:20, :30]).save(name)
+    before = set(Path("in").rglob("*.png"))
+    for _ in range(2):
+        assert run(*arguments)[0] == 0
+        assert sorted(str(path) for path in set(Path("in").rglob("*.png")) - before) == outputs
+    assert "done already" in run(*arguments, "--resume")[1]
 
 
 def test_two_names_of_one_format(run, sample):
