@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -140,6 +140,38 @@ class Enlarger:
         return Result(task.source, pixels=pixels, watch=watch)
 
 
+class Job:
+    """The pipeline of Ray Data, in an actor of its own on the cluster: through Ray's client (`ray://`) it cannot run.
+
+    Args:
+        tasks: what to do.
+        make_enlarger: arguments of `Enlarger`.
+        actors: what each actor may use; `count` is how many.
+    """
+
+    def __init__(self, tasks: list[Task], make_enlarger: dict[str, Any], actors: Actors) -> None:
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        assert actors.count is not None
+        a_task = max(1, min(MOST_FILES_A_TASK, len(tasks) // (4 * actors.count)))
+        data = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=-(-len(tasks) // a_task))
+        enlarged = data.map(
+            Enlarger,
+            fn_constructor_kwargs=make_enlarger,
+            compute=ray.data.ActorPoolStrategy(size=actors.count),
+            num_cpus=CPUS_PER_ACTOR * (1 if actors.gpus else actors.threads),
+            num_gpus=actors.gpus or None,
+        )
+        self._rows = iter(enlarged.iter_rows())
+
+    def next(self) -> Result | None:
+        """Wait for the next picture; None where there is no more."""
+        row = next(self._rows, None)
+        return None if row is None else pickle.loads(row["result"])
+
+
 def run(
     tasks: list[Task],
     make_enlarger: dict[str, Any],
@@ -165,7 +197,6 @@ def run(
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise BackendUnavailableError(
             f"Ray is not installed ({error}). Install it with: {install_command('batch')}"
@@ -177,23 +208,19 @@ def run(
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise _no_cluster(address, error) from error
     try:
-        count = count_actors(ray.cluster_resources(), actors)
-        started(count)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        a_task = max(1, min(MOST_FILES_A_TASK, len(tasks) // (4 * count)))
-        data = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=-(-len(tasks) // a_task))
-        results = data.map(
-            Enlarger,
-            fn_constructor_kwargs=make_enlarger,
-            compute=ray.data.ActorPoolStrategy(size=count),
-            num_cpus=CPUS_PER_ACTOR * actors.threads if not actors.gpus else CPUS_PER_ACTOR,
-            num_gpus=actors.gpus or None,
-        )
-        for row in results.iter_rows():
-            yield pickle.loads(row["result"])
+        actors = replace(actors, count=count_actors(ray.cluster_resources(), actors))
+        started(actors.count or 0)
+        left = {task.source: task for task in tasks}
+        while left:
+            before = len(left)
+            try:
+                job = ray.remote(num_cpus=0)(Job).remote(list(left.values()), make_enlarger, actors)
+                while (result := ray.get(job.next.remote())) is not None:
+                    del left[result.source]
+                    yield result
+            except ray.exceptions.RayActorError:  # the node of the job itself is lost: what is left begins anew
+                if len(left) == before:
+                    raise
     except ray.exceptions.RayError as error:
         raise ClusterError(f"The cluster at {address} failed: {_cause(error)}") from error
     finally:
@@ -212,7 +239,10 @@ def _check_reachable(address: str) -> None:
 
 
 def _no_cluster(address: str, error: BaseException) -> ClusterError:
-    return ClusterError(f"There is no Ray cluster at {address} ({_first_line(error)}). Start one: ray start --head")
+    return ClusterError(
+        f"There is no Ray cluster at {address} that takes this machine ({_first_line(error)}). Start one: ray start "
+        "--head. It has a token: RAY_AUTH_MODE=token ignn batch ..., with the same ~/.ray/auth_token here."
+    )
 
 
 def count_actors(resources: dict[str, float], actors: Actors) -> int:

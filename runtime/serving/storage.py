@@ -65,7 +65,8 @@ class Folder:
         self._fs = fs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Folder, (self.address,)
+        # Another process may have another working folder.
+        return Folder, (self.address if "://" in self.address else os.path.abspath(self.address),)
 
     def list(self, below: str = "") -> list[Entry]:
         """Return all files in the folder and below it, by name; none where there is no folder.

@@ -72,7 +72,8 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def test_a_killed_actor_loses_nothing_and_the_files_are_those_of_the_plain_command(pictures, tmp_path, capsys):
     """And the failure is listed, the metrics are served, what is done is passed over, and nothing stays behind."""
     (port,) = free_ports(1)
-    process = start(pictures, tmp_path / "out", "--actors", "2", "--metrics-port", str(port))
+    relative = os.path.relpath(pictures, REPOSITORY)  # the actors have another working folder
+    process = start(relative, tmp_path / "out", "--actors", "2", "--metrics-port", str(port))
     everything: dict[int, str] = {}
     killed: int | None = None
     metrics = ""
@@ -153,6 +154,7 @@ def test_two_nodes_and_a_bucket(pictures, s3, tmp_path):
         cluster.shutdown()
     assert cli.main(["upscale", str(pictures), "-r", "-o", str(tmp_path / "plain"), "--model", "edsr-s-x2"]) == 1
     names = [entry.name for entry in target.list() if entry.name.endswith(".png")]
+    assert len(names) == COUNT, report
     assert {name: target.read(name) for name in names} == outputs(tmp_path / "plain")
 
 
@@ -173,7 +175,7 @@ def test_a_bucket_is_a_folder(s3):
         folder.read("nothing")
 
 
-def test_a_folder_on_disk(tmp_path):
+def test_a_folder_on_disk(tmp_path, monkeypatch):
     folder = Folder(str(tmp_path / "new"))
     assert folder.list() == []
     folder.write("more/a.png", b"abc")
@@ -182,6 +184,10 @@ def test_a_folder_on_disk(tmp_path):
     ((entry),) = folder.list()
     assert (entry.name, entry.size, entry.time) == ("more/a.png", 4, (tmp_path / "new/more/a.png").stat().st_mtime_ns)
     assert pickle.loads(pickle.dumps(folder)).read("more/a.png") == b"abcd"
+    monkeypatch.chdir(tmp_path)
+    relative = pickle.dumps(Folder("new"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(relative).read("more/a.png") == b"abcd"
     assert Folder(f"file://{tmp_path}/new/more").lies_in(folder)
     assert not folder.lies_in(Folder(str(tmp_path / "ne")))
     for address in ("nonesuch://a/b", "s3://", "memory://a"):
