@@ -58,6 +58,7 @@ class Models:
 
     def __exit__(self, *_: object) -> None:
         for resolver in self._open.values():
+            resolver.network.backend.cancel()  # Ctrl-C need not wait for a visitor's picture
             resolver.close()
 
     def of_scale(self, scale: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from runtime import SuperResolver
 from runtime.backends import cuda
 from runtime.cli import main
 from runtime.commands.ui import Models
-from runtime.errors import ClosedError
+from runtime.errors import ClosedError, IgnnError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
@@ -172,6 +173,27 @@ def test_the_page_frees_its_resolvers(model_file: ModelFactory) -> None:
         resolver(IMAGE)
     with pytest.raises(ClosedError):
         resolver(IMAGE)
+
+
+def test_the_page_does_not_wait_for_a_picture_under_way(model_file: ModelFactory) -> None:
+    path, failed = model_file(2, {"convolutions": 200, "width": 32}), []
+    with Models([path]) as models:
+        backend = models[path.stem].network.backend
+        lr = np.zeros((1, 3, 600, 600), np.float32)  # minutes of work
+
+        def enlarge() -> None:
+            try:
+                backend.run(lr)
+            except IgnnError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=enlarge, daemon=True)
+        thread.start()
+        time.sleep(0.3)
+        started = time.monotonic()
+    assert time.monotonic() - started < 20
+    thread.join(20)
+    assert failed
 
 
 @pytest.mark.parametrize("machine", ["cuda-bindings"], indirect=True)
