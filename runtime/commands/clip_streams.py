@@ -69,7 +69,7 @@ def plan_streams(av: ModuleType, container: Any, source: Path, suffix: str) -> K
         raise ImageReadError(f"{source} has no video stream.")
     kept, left_out = Kept(moving[0].index), []
     for stream in container.streams:
-        if stream.index == kept.video:
+        if stream.index == kept.video or _is_of_chapters(container, stream):
             continue
         if stream.type == "video" and not _is_cover(av, stream):
             left_out.append("a second video stream")
@@ -215,6 +215,11 @@ def _does_not_fit(av: ModuleType, stream: Any, source: Path, suffix: str) -> Ima
 
 def _is_cover(av: ModuleType, stream: Any) -> bool:  # noqa: ANN401
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _is_of_chapters(container: Any, stream: Any) -> bool:  # noqa: ANN401
+    """Return whether it holds the chapters' names, as in .mp4 and .mov; they are written from the chapters."""
+    return stream.type == "data" and stream.name == "bin_data" and bool(container.chapters())
 
 
 def _has_alpha(stream: Any) -> bool:  # noqa: ANN401

@@ -97,7 +97,7 @@ def _check_output(output: str, count: int, suffix: str | None) -> None:
             f"-o {output} is one file, and there are {count} inputs. Give a folder, or a pattern: "
             f"-o '{path.with_name('{stem}')}{path.suffix}'."
         )
-    if suffix is not None and (named not in FORMATS or FORMATS[named].pillow != FORMATS[suffix].pillow):
+    if suffix is not None and named in FORMATS and FORMATS[named].pillow != FORMATS[suffix].pillow:
         raise UsageError(f"-o {output} and --format {suffix[1:]} name two formats. Leave out one of them.")
 
 

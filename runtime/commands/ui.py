@@ -171,8 +171,8 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
         with gradio.Row():
             with gradio.Column(scale=1):
                 limits = f"up to {max_pixels / 1e6:g} megapixels and {MAX_UPLOAD_MB} MB"
-                picture = gradio.File(label=f"Picture, {limits}", type="filepath")
-                shown = gradio.Image(label="Preview", interactive=False, buttons=[])
+                picture = gradio.File(label=f"Picture, {limits}", type="filepath", height=140)
+                shown = gradio.Image(label="Preview", interactive=False, buttons=[], height=240)
                 scale = gradio.Radio([(f"x{s}", s) for s in scales], value=scales[0], label="Scale")
                 # All models, for those who call it by its API; a visitor sees those of the scale.
                 model = gradio.Dropdown(list(models.scales), value=models.of_scale(scales[0])[0], label="Model")

@@ -70,9 +70,11 @@ def names(folder):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
-def test_chapters_stay(plain, frames, tmp_path, suffix):
-    make_rich_clip(tmp_path / "in.mkv", frames[:20], chapters=True)
-    upscale_video(plain, tmp_path / "in.mkv", tmp_path / f"out{suffix}")
+@pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
+def test_chapters_stay(plain, frames, tmp_path, source, suffix, caplog):
+    make_rich_clip(tmp_path / source, frames[:20], chapters=True)
+    upscale_video(plain, tmp_path / source, tmp_path / f"out{suffix}")
+    assert "left out" not in caplog.text
     with av.open(str(tmp_path / f"out{suffix}")) as container:
         found = [(c["start"] * c["time_base"], c["metadata"]["title"]) for c in container.chapters()]
     assert found == [(0, "One"), (Fraction(1, 2), "Two")]
@@ -139,6 +141,12 @@ def test_subtitles_that_do_not_fit_are_told_before_the_work(no_work, frames, tmp
         with pytest.raises(errors.ImageWriteError, match=remedy):
             upscale_video(no_work, tmp_path / source, tmp_path / target)
     assert names(tmp_path) == before
+
+
+def test_subtitles_of_mp4_stay(plain, frames, tmp_path):
+    make_rich_clip(tmp_path / "in.mp4", frames[:5], text=True)
+    upscale_video(plain, tmp_path / "in.mp4", tmp_path / "out.mov")
+    assert packets(tmp_path / "out.mov", "subtitle") == packets(tmp_path / "in.mp4", "subtitle")
 
 
 def test_matroska_says_its_frame_rate(plain, frames, tmp_path):
