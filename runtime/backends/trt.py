@@ -305,6 +305,7 @@ class TrtBackend:
 
     def _use(self, serialized: bytes) -> LoadedEngine:
         """Load an engine; call in `current()`."""
+        self._size = None  # a new context knows no size yet
         device = f"{self._device.name} (compute capability {self._device.compute_capability})"
         built = f"; it was {self._facts.built_by}" if self._facts is not None and self._fixed else ""
         self._held.engine = LoadedEngine(self._trt, serialized, source=self._source, place=device, built=built)
