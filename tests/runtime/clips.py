@@ -5,8 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
+import pytest
+
+from runtime.clone import install_command
+
+av = pytest.importorskip("av", reason=f"needs PyAV: {install_command('video')}")
 
 BT709 = 1
 SIZE = (64, 48)

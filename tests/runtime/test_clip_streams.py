@@ -8,15 +8,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from clips import SIZE, av, make_clip, packets, read_clip
 from PIL import Image
 
 from runtime import cli, errors
-from runtime.clone import install_command
 from runtime.commands.clip_encoding import H264, VP9
 from runtime.commands.video import upscale_video
-
-av = pytest.importorskip("av", reason=f"needs PyAV: {install_command('video')}")
-from clips import SIZE, make_clip, packets, read_clip  # noqa: E402 - it needs PyAV
 
 CHAPTERS = [
     {"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import SIZE, make_clip, packets, read_clip
+from clips import SIZE, av, make_clip, packets, read_clip
 
 from runtime import SuperResolver, cli, errors
 from runtime.backends.ort import OrtBackend
-from runtime.clone import install_command
 from runtime.commands import video
 from runtime.commands.video import upscale_video
-
-av = pytest.importorskip("av", reason=f"needs PyAV: {install_command('video')}")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
