@@ -1,109 +1,16 @@
-"""AdaPNGather as a model-local function: see `export.functions`."""
+"""AdaPNGather as a model-local function, see `export.functions`; and FoldBox, a part of it, see `export.stages`."""
 
 from __future__ import annotations
 
 from itertools import product
 
+from export.patch_statistics_body import CONSTANTS, GRIDS, MAP_SIZE, statistics
+
 # Pixels fall into four classes by the parity of row and column: an even row has two patches over it (a: the one
 # above, b: the one below), an odd row one (o); columns alike. Nine terms over four quarter-size maps, no scatter.
-_BODY = """
-AdaPNGather <scale, eps, plugin_namespace, plugin_version> (features, index) => (folded)
-{
-  s_scalar = Constant <value_int: int = @scale> ()
-  s = Reshape (s_scalar, c_1)
-  epsilon = Constant <value_float: float = @eps> ()
-  zero = Constant <value_int = 0> ()
-  one = Constant <value_int = 1> ()
-  half = Constant <value_float = 0.5> ()
-  quarter = Constant <value_float = 0.25> ()
-  eight = Constant <value_float = 8.0> ()
-  nine = Constant <value_float = 9.0> ()
-  always = Constant <value = bool {1}> ()
-
-  N = Shape <start = 0, end = 1> (features)
-  C = Shape <start = 1, end = 2> (features)
-  H = Shape <start = 2, end = 3> (features)
-  W = Shape <start = 3, end = 4> (features)
-  m1 = Div (H, c_2)
-  m2 = Div (W, c_2)
-  h = Div (H, s)
-  w = Div (W, s)
-  n1 = Div (h, c_2)
-  n2 = Div (w, c_2)
-  wk_even = Mul (n2, c_2)
-  wk = Add (wk_even, c_1)
-  hk_even = Mul (n1, c_2)
-  hk = Add (hk_even, c_1)
-  h_odd_even = Mul (m1, c_2)
-  h_odd = Add (h_odd_even, c_1)
-  w_odd_even = Mul (m2, c_2)
-  w_odd = Add (w_odd_even, c_1)
-  pixels = Mul (s, s)
-  row_width = Mul (s, C)
-  block_width = Mul (pixels, C)
-  channel_rows = Concat <axis = 0> (c_m1_1, C)
-
-  features_float = Cast <to = 1> (features)
-  after1 = Sub (h_odd, H)
-  after2 = Sub (w_odd, W)
-  pads = Concat <axis = 0> (c_0_0_0_0_0_0, after1, after2)
-  padded = Pad (features_float, pads)
-  channels_last = Transpose <perm = [0, 2, 3, 1]> (padded)
-
-  # Statistics of the 3 x 3 query patches; squares are taken around the patch's mean (sums of squares would cancel).
-  query_mean_first = AveragePool <kernel_shape = [3, 3], strides = [2, 2]> (padded)
-  query_mean = Transpose <perm = [0, 2, 3, 1]> (query_mean_first)
-  query_size = Concat <axis = 0> (m1, m2)
-  query_reach = Mul (query_size, c_2)
-{query_squares}
-  query_variance = Div (query_squares, eight)
-  query_variance_eps = Add (query_variance, epsilon)
-  query_std = Sqrt (query_variance_eps)
-
-  # The features as s x s blocks, channels last, and the statistics of the 3 x 3 patches of blocks.
-  cropped_h = Mul (h, s)
-  cropped_w = Mul (w, s)
-  crop = Concat <axis = 0> (cropped_h, cropped_w)
-  cropped = Slice (channels_last, c_0_0, crop, c_1_2)
-  split_shape = Concat <axis = 0> (N, h, s, w, row_width)
-  split = Reshape (cropped, split_shape)
-  gathered_rows = Transpose <perm = [0, 1, 3, 2, 4]> (split)
-  blocks_shape = Concat <axis = 0> (N, h, w, block_width)
-  blocks_tight = Reshape (gathered_rows, blocks_shape)
-  block_after1 = Sub (hk, h)
-  block_after2 = Sub (wk, w)
-  block_pads = Concat <axis = 0> (c_0_0_0_0_0, block_after1, block_after2, c_0)
-  blocks = Pad (blocks_tight, block_pads)
-  block_rows_shape = Concat <axis = 0> (c_m1, pixels, C)
-  block_rows = Reshape (blocks, block_rows_shape)
-  blocks_5d_shape = Concat <axis = 0> (N, hk, wk, pixels, C)
-  blocks_5d = Reshape (blocks, blocks_5d_shape)
-  block_mean_5d = ReduceMean (blocks_5d, c_3)
-  block_mean = Squeeze (block_mean_5d, c_3)
-  block_centered = Sub (blocks_5d, block_mean_5d)
-  block_squares = ReduceSumSquare <keepdims = 0> (block_centered, c_3)
-  key_size = Concat <axis = 0> (n1, n2)
-  key_reach = Mul (key_size, c_2)
-{key_sums}
-  key_mean = Div (key_sum, nine)
-{key_squares}
-  pixels_float = Cast <to = 1> (pixels)
-  key_squares_between = Mul (key_squares, pixels_float)
-  key_squares_all = Add (key_squares_between, within_sum)
-  count = Mul (pixels, c_9)
-  count_less_one = Sub (count, c_1)
-  count_float = Cast <to = 1> (count_less_one)
-  key_variance = Div (key_squares_all, count_float)
-  key_variance_eps = Add (key_variance, epsilon)
-  key_std = Sqrt (key_variance_eps)
-
-  query_std_rows = Reshape (query_std, channel_rows)
-  query_mean_rows = Reshape (query_mean, channel_rows)
-  key_std_rows = Reshape (key_std, channel_rows)
-  key_mean_rows = Reshape (key_mean, channel_rows)
-
+_FOLD = """
   # AdaPN is affine: z * gain + shift, per query and channel.
-  index_long = Cast <to = 7> (index)
+  index_long = Cast <to = 7> (index_3d)
   batch_scalar = Squeeze (N)
   batch_range = Range (zero, batch_scalar, one)
   batch = Unsqueeze (batch_range, c_1_2)
@@ -131,7 +38,7 @@ AdaPNGather <scale, eps, plugin_namespace, plugin_version> (features, index) => 
   block_base = Mul (batch, blocks_per_image)
   corner_3d = Add (uv_stride, block_base)
   corner = Reshape (corner_3d, c_m1)
-  queries_per_image = Mul (m1, m2)
+  queries_per_image = Mul (queries1, queries2)
   query_base = Mul (batch, queries_per_image)
 {options_1}
 {options_2}
@@ -211,11 +118,55 @@ AdaPNGather <scale, eps, plugin_namespace, plugin_version> (features, index) => 
   }>
   out_h = Mul (H, s)
   out_w = Mul (W, s)
-  out_shape = Concat <axis = 0> (N, out_h, out_w, C)
-  out_float = Reshape (out_bands, out_shape)
-  out = CastLike (out_float, features)
-  folded = Transpose <perm = [0, 3, 1, 2]> (out)
-}
+"""
+
+_WHOLE = """
+  index_3d = Identity (index)
+  queries1 = Identity (m1)
+  queries2 = Identity (m2)
+  first1 = Identity (c_0)
+  first2 = Identity (c_0)
+  query_first1 = Identity (c_0)
+  query_first2 = Identity (c_0)
+"""
+
+# What the fold of a box needs of the queries over it: their numbers, and their statistics.
+_BOX_SIZE = """
+  map_h = Gather (size, c_0)
+  map_w = Gather (size, c_1)
+  H = Gather (box, c_2)
+  W = Gather (box, c_3)
+  N = Identity (c_1)
+"""
+
+_BOX_QUERIES = """
+  index_rows = Slice (index, query_first1, query_end1, c_0)
+  index_box = Slice (index_rows, query_first2, query_end2, c_1)
+  index_3d = Unsqueeze (index_box, c_0)
+  row_numbers_1 = Squeeze (query_first1)
+  row_numbers_2 = Squeeze (query_end1)
+  row_numbers_3 = Range (row_numbers_1, row_numbers_2, one)
+  row_numbers = Mul (row_numbers_3, m2)
+  column_numbers_1 = Squeeze (query_first2)
+  column_numbers_2 = Squeeze (query_end2)
+  column_numbers = Range (column_numbers_1, column_numbers_2, one)
+  row_numbers_2d = Unsqueeze (row_numbers, c_1)
+  numbers_2d = Add (row_numbers_2d, column_numbers)
+  numbers = Reshape (numbers_2d, c_m1)
+  query_mean_rows = Gather (query_mean, numbers)
+  query_std_rows = Gather (query_std, numbers)
+"""
+
+_BOX_AXIS = """
+  origin# = Gather (box, c_@)
+  first# = Div (origin#, c_2)
+  query_before# = Sub (first#, c_1)
+  query_first# = Max (query_before#, c_0)
+  box_up# = Add ({size}, c_1)
+  box_half# = Div (box_up#, c_2)
+  query_after# = Add (first#, box_half#)
+  query_end# = Min (query_after#, m#)
+  queries# = Sub (query_end#, query_first#)
 """
 
 # Along one axis: for the even pixels (a, b) and the odd ones (o), which query lies over them and which of its patch's
@@ -224,11 +175,14 @@ _OPTIONS = """
   size_up# = Add ({size}, c_1)
   count# = Div (size_up#, c_2)
   count_scalar# = Squeeze (count#)
-  half_position# = Range (zero, count_scalar#, one)
+  half_local# = Range (zero, count_scalar#, one)
+  half_position# = Add (half_local#, first#)
   last_query# = Sub (m#, c_1)
   before# = Sub (half_position#, c_1)
-  query_a# = Max (before#, c_0)
-  query_b# = Min (half_position#, last_query#)
+  above# = Max (before#, c_0)
+  below# = Min (half_position#, last_query#)
+  query_a# = Sub (above#, query_first#)
+  query_b# = Sub (below#, query_first#)
   query_o# = Identity (query_b#)
   is_inner_a# = Greater (half_position#, c_0)
   patch_a# = Where (is_inner_a#, c_2, c_0)
@@ -238,16 +192,53 @@ _OPTIONS = """
 """
 
 
+_ATTRIBUTES = "scale, eps, plugin_namespace, plugin_version"
+
+
 def text() -> str:
-    """Return the function's text, as `export.body_text` reads it."""
-    body = _BODY
+    """Return the text of `AdaPNGather`, as `export.body_text` reads it."""
+    return _filled(
+        f"""
+AdaPNGather <{_ATTRIBUTES}> (features, index) => (folded)
+{{{CONSTANTS}{MAP_SIZE}{GRIDS}{statistics()}{_WHOLE}{_FOLD}
+  out_shape = Concat <axis = 0> (N, out_h, out_w, C)
+  out_float = Reshape (out_bands, out_shape)
+  out = CastLike (out_float, features)
+  folded = Transpose <perm = [0, 3, 1, 2]> (out)
+}}
+"""
+    )
+
+
+def box_text() -> str:
+    """Return the text of `FoldBox`: AdaPNGather of a box of the map, (s * height, s * width, C).
+
+    Inputs: the outputs of `PatchStatistics`; index (m1, m2), of which only the queries over the box are read; size
+    [H, W] of the map; box [top, left, height, width], top and left even.
+    """
+    axes = "".join(
+        _BOX_AXIS.replace("#", axis).replace("@", place).replace("{size}", size)
+        for axis, place, size in (("1", "0", "H"), ("2", "1", "W"))
+    )
+    grids = GRIDS.replace("(H, ", "(map_h, ").replace("(W, ", "(map_w, ")
+    return _filled(
+        f"""
+FoldBox <scale> (block_rows, query_mean, query_std, key_mean_rows, key_std_rows, index, size, box) => (folded)
+{{{CONSTANTS}
+  C = Shape <start = 2, end = 3> (block_rows)
+{_BOX_SIZE}{grids}{axes}{_BOX_QUERIES}{_FOLD}
+  out_shape = Concat <axis = 0> (out_h, out_w, C)
+  folded = Reshape (out_bands, out_shape)
+}}
+"""
+    )
+
+
+def _filled(body: str) -> str:
+    """Return a text with its parts in the places that are named after them."""
     for axis, size in (("1", "H"), ("2", "W")):
         body = body.replace(f"{{options_{axis}}}", _OPTIONS.replace("#", axis).replace("{size}", size))
     parts = {
-        "query_squares": _patch_sum("query_squares", "channels_last", "query_reach", "query_mean"),
-        "key_sums": _patch_sum("key_sum", "block_mean", "key_reach")
-        + _patch_sum("within_sum", "block_squares", "key_reach"),
-        "key_squares": _patch_sum("key_squares", "block_mean", "key_reach", "key_mean"),
         "terms": "".join(_term_index(a, b) for a, b in product("abo", "abo")),
         "classes": "".join(_parity_class(rows, columns) for rows, columns in product("eo", "eo")),
     }
@@ -256,34 +247,11 @@ def text() -> str:
     return body
 
 
-def _patch_sum(result: str, source: str, reach: str, mean: str | None = None) -> str:
-    """Return lines that sum `source` (N, H, W, C), or its squared distance from `mean`, over patches."""
-    lines, total = [], ""
-    offsets = list(product(range(3), range(3)))
-    for row, column in offsets:
-        tag = f"{result}_{row}{column}"
-        lines += [
-            f"{tag}_end = Add ({reach}, c_{row}_{column})",
-            f"{tag} = Slice ({source}, c_{row}_{column}, {tag}_end, c_1_2, c_2_2)",
-        ]
-        if mean:
-            lines += [f"{tag}_d = Sub ({tag}, {mean})", f"{tag}_sq = Mul ({tag}_d, {tag}_d)"]
-            tag += "_sq"
-        last = (row, column) == offsets[-1]
-        if total:
-            new = result if last else f"{tag}_sum"
-            lines.append(f"{new} = Add ({total}, {tag})")
-            total = new
-        else:
-            total = tag
-    return "\n".join("  " + line for line in lines) + "\n"
-
-
 def _term_index(a: str, b: str) -> str:
     """Return lines that compute, for row option a and column option b, every pixel's query and block (row numbers)."""
     tag = f"term_{a}{b}"
     return f"""
-  {tag}_row_1 = Mul (query_{a}1, m2)
+  {tag}_row_1 = Mul (query_{a}1, queries2)
   {tag}_row = Unsqueeze ({tag}_row_1, c_1)
   {tag}_grid = Add ({tag}_row, query_{b}2)
   {tag}_query_3d = Add ({tag}_grid, query_base)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from export.precision import emulate_half
 from export.sample import sample
+from runtime.backends import Box
 from runtime.backends.onnx_runtime import onnxruntime
+from runtime.backends.ort import OrtBackend
 from runtime.errors import IgnnError
 from runtime.pictures.psnr import psnr_db
 from train import IGNN
@@ -71,6 +73,32 @@ def compare(path: Path, net: IGNN, precision: str) -> list[str]:
         lines.append(line)
     if not passed:
         raise ExportError("ONNX Runtime and PyTorch differ, nothing was written:\n  " + "\n  ".join(lines))
+    return lines
+
+
+def compare_stages(path: Path, net: IGNN) -> list[str]:
+    """Compare the stages of a file (`export.stages`) with PyTorch, as `compare` does the graph.
+
+    Returns:
+        one line per size.
+
+    Raises:
+        ExportError: if a difference exceeds its bound.
+    """
+    backend = OrtBackend(path, source=str(path), providers=["cpu"])
+    assert backend.stages is not None
+    staged = backend.open_stages()
+    lines = []
+    for number, (_, H, W) in enumerate(SIZES):
+        lr = sample(1, H, W, seed=number)
+        with torch.no_grad():
+            expected = net(torch.from_numpy(lr)).numpy()
+        sr = np.zeros_like(expected)
+        staged.run(lr, Box(0, 0, H, W), sr)
+        difference, _ = _difference(sr, expected)
+        lines.append(f"in stages, {H} x {W}: worst difference {difference:.2g} of 255 (bound {BOUNDS['fp32']:g})")
+        if difference > BOUNDS["fp32"]:
+            raise ExportError("The stages and PyTorch differ, nothing was written:\n  " + "\n  ".join(lines))
     return lines
 
 

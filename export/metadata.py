@@ -15,6 +15,28 @@ from train import IGNN, IGNNConfig
 from train.config import PRESETS
 
 
+def stage_halos(config: IGNNConfig) -> tuple[int, int]:
+    """Return the LR pixels of context in which neighbors are folded around a tile, and of bands at output size."""
+    output = 1 + _output_reach(config)  # the upsampler's convolution and what follows it
+    return _DOWNSAMPLE_REACH + _deep_reach(config) + _output_reach(config), output
+
+
+_DOWNSAMPLE_REACH = 1 + 1 + 1  # 5 x 5 at HR size, two 3 x 3
+
+
+def _deep_reach(config: IGNNConfig) -> int:
+    return 2 + 2 * (config.blocks - config.graph_after) + 1 + 1  # fuse_b, blocks, last convolution, upsampler
+
+
+def _output_reach(config: IGNNConfig) -> int:
+    # 3 x 3 convolutions at LR size reach 1 pixel; at HR size 1/s, and 1/(2s) behind the second upsampler of x4.
+    return ceil((2 + _tail_reach(config)) / config.graph_scale)  # fuse_up, tail
+
+
+def _tail_reach(config: IGNNConfig) -> float:
+    return 1.5 if config.scale == 4 else 1
+
+
 def halo(config: IGNNConfig) -> int:
     """Return the LR pixels of context around a tile that make its result the whole image's.
 
@@ -24,19 +46,16 @@ def halo(config: IGNNConfig) -> int:
     as large in the crop as in the whole image. Without a graph only the layers count.
     """
     s = config.graph_scale
-    # 3 x 3 convolutions at LR size reach 1 pixel; at HR size 1/s, and 1/(2s) behind the second upsampler of x4.
-    downsample = 1 + 1 + 1  # 5 x 5 at HR size, two 3 x 3
-    deep = 2 + 2 * (config.blocks - config.graph_after) + 1 + 1  # fuse_b, blocks, last convolution, upsampler
-    tail = 1.5 if config.scale == 4 else 1
-    large = (2 + tail) / s  # fuse_up, tail
     # From a pixel to the first key of a query over it: 2 pixels to the corner of the query's patch, up to s - 1 queries
     # of 2 pixels until i // s, half a window of key patches 2s pixels apart. The last key is nearer.
     window = 2 + 2 * (s - 1) + 2 * s * (config.window // 2)
     features = 1 + 2 * config.graph_after
     embedding = 2 * s + 2 * s  # two 3 x 3 on the reduced image, whose pixels reach 2s pixels around their centre
-    exact = downsample + deep + ceil(large) + window + max(features, embedding)
+    exact = stage_halos(config)[0] + window + max(features, embedding)
     if config.graph == "none":
-        exact = 1 + 2 * config.blocks + 1 + 1 + ceil(tail / s)  # head, blocks, last convolution, upsampler, tail
+        exact = (
+            1 + 2 * config.blocks + 1 + 1 + ceil((1.5 if config.scale == 4 else 1) / s)
+        )  # head, blocks, last convolution, upsampler, tail
     return ceil(exact / (2 * s)) * 2 * s
 
 
@@ -60,6 +79,20 @@ def metadata(net: IGNN, precision: str, bytes_per_pixel: int) -> dict[str, str]:
         Key.BYTES_PER_PIXEL.value: str(bytes_per_pixel),
         Key.CONFIG.value: json.dumps(config.to_dict()),
         Key.WEIGHTS_SHA256.value: weights_sha256(net),
+    }
+
+
+def stage_metadata(config: IGNNConfig, crop_bytes: int, field_bytes: int, band_bytes: int) -> dict[str, str]:
+    """Return what a file with stages (`export.stages`) says of them."""
+    fold, output = stage_halos(config)
+    return {
+        Key.MINIMUM_SIZE.value: str(config.minimum_size),
+        Key.CHANNELS.value: str(config.channels),
+        Key.FOLD_HALO.value: str(fold),
+        Key.OUTPUT_HALO.value: str(output),
+        Key.CROP_BYTES.value: str(crop_bytes),
+        Key.FIELD_BYTES.value: str(field_bytes),
+        Key.BAND_BYTES.value: str(band_bytes),
     }
 
 

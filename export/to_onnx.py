@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,17 +15,16 @@ if __name__ == "__main__":  # `python export/to_onnx.py` is `ignn export`, in a 
     sys.exit(ignn(["export", *sys.argv[1:]]))
 
 import onnx
-import onnxscript
 import torch
-from onnx.defs import OpSchema
-from onnxscript import values
 
-from export.check import compare
-from export.functions import DOMAIN, DOMAIN_VERSION, OPSET, functions
-from export.memory import measure_bytes_per_pixel
-from export.metadata import metadata
+from export.check import compare, compare_stages
+from export.functions import functions
+from export.memory import measure_bytes_per_pixel, measure_stage_bytes
+from export.metadata import metadata, stage_metadata
 from export.network import ExportedIGNN
 from export.precision import round_weights, store_weights_as_half, to_half
+from export.stages import add_stages
+from export.tracing import traced
 from runtime.atomic import atomic_path
 from runtime.errors import UsageError
 from train import IGNN
@@ -38,64 +34,6 @@ from train.warm_start import plain_backbone, take_backbone_out
 Precision = Literal["fp32", "fp16"]
 
 _TRACED_SIZE = (2, 3, 37, 41)
-_NEWEST_IR_VERSION = 10
-"""Format of the file itself; 10 is read by ONNX Runtime 1.20 and TensorRT 10."""
-
-_REAL = [("T", ["tensor(float)", "tensor(float16)"], "a map")]
-_PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
-"""On the node itself: by these TensorRT takes the plugin instead of the function."""
-
-
-def _operator(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: dict[str, str]) -> values.Op:
-    def parameters(items: dict[str, str]) -> list[OpSchema.FormalParameter]:
-        return [OpSchema.FormalParameter(key, kind) for key, kind in items.items()]
-
-    schema = OpSchema(
-        name,
-        DOMAIN,
-        DOMAIN_VERSION,
-        inputs=parameters(inputs),
-        outputs=parameters(outputs),
-        type_constraints=_REAL,
-        attributes=[
-            OpSchema.Attribute(key, getattr(OpSchema.AttrType, kind))
-            for key, kind in {**attributes, **dict.fromkeys(_PLUGIN, "STRING")}.items()
-        ],
-    )
-    return values.Op(values.Opset(DOMAIN, DOMAIN_VERSION), name, schema)
-
-
-_WINDOWED_KNN = _operator(
-    "WindowedKnn",
-    {"query": "T", "key": "T"},
-    {"index": "tensor(int32)", "edge": "T"},
-    {"k": "INT", "window": "INT", "scale": "INT"},
-)
-_ADAPN_GATHER = _operator(
-    "AdaPNGather", {"features": "T", "index": "tensor(int32)"}, {"folded": "T"}, {"scale": "INT", "eps": "FLOAT"}
-)
-
-_Symbolic = onnxscript.ir.Value
-
-
-def _windowed_knn(query: _Symbolic, key: _Symbolic, k: int, window: int, scale: int) -> tuple[_Symbolic, ...]:
-    return _WINDOWED_KNN(query, key, k=k, window=window, scale=scale, **_PLUGIN)
-
-
-def _adapn_gather(features: _Symbolic, index: _Symbolic, scale: int, eps: float) -> _Symbolic:
-    return _ADAPN_GATHER(features, index, scale=scale, eps=eps, **_PLUGIN)
-
-
-def _remainder(x: _Symbolic, divisor: _Symbolic) -> _Symbolic:
-    # The exporter's own translation takes constant divisors only; both operators follow the divisor's sign.
-    return onnxscript.opset20.Mod(x, divisor)  # type: ignore[type-var]
-
-
-_TRANSLATIONS: dict[Callable, Callable] = {
-    torch.ops.ignn.windowed_knn.default: _windowed_knn,
-    torch.ops.ignn.adapn_gather.default: _adapn_gather,
-    torch.ops.aten.remainder.Scalar: _remainder,
-}
 
 
 def to_onnx(net: IGNN) -> onnx.ModelProto:
@@ -106,31 +44,10 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
     """
     has_graph = net.config.graph != "none"
     dynamic = {0: torch.export.Dim("N", min=1), 2: torch.export.Dim("H", min=1), 3: torch.export.Dim("W", min=1)}
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore", FutureWarning)
-            program = torch.onnx.export(
-                (ExportedIGNN(net) if has_graph else net).eval(),
-                (torch.zeros(_TRACED_SIZE),),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=["lr"],
-                output_names=["sr"],
-                dynamic_shapes={"lr": dynamic},
-                custom_translation_table=_TRANSLATIONS,
-            )
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    model = program.model_proto
-    model.ir_version = min(model.ir_version, _NEWEST_IR_VERSION)
+    module = ExportedIGNN(net) if has_graph else net
+    model = traced(module, (torch.zeros(_TRACED_SIZE),), (dynamic,), ["lr"], ["sr"])
     if has_graph:
         model.functions.extend(functions())
-    _forget_how_it_was_traced(model)
     return model
 
 
@@ -177,21 +94,23 @@ def export_onnx(
     with atomic_path(output) as temporary:
         onnx.save(model, str(temporary))
         lines = compare(temporary, exported, precision)
-        onnx.helper.set_model_props(model, metadata(exported, precision, measure_bytes_per_pixel(temporary)))
+        facts = metadata(exported, precision, measure_bytes_per_pixel(temporary))
+        if config.graph != "none" and precision == "fp32":
+            lines += _add_proven_stages(model, exported, facts, temporary)
+        onnx.helper.set_model_props(model, facts)
         onnx.save(model, str(temporary))
     return lines
 
 
-def _forget_how_it_was_traced(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes (stack traces with paths of this machine, qualified names)."""
-    model.doc_string = ""
-    del model.metadata_props[:]
-    model.graph.doc_string = ""
-    del model.graph.metadata_props[:]
-    graph = model.graph
-    for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        item.doc_string = ""
-        del item.metadata_props[:]
+def _add_proven_stages(model: onnx.ModelProto, net: IGNN, facts: dict[str, str], file: Path) -> list[str]:
+    """Add the stages, and what the metadata says of them; the file is written on the way. Return lines of proof."""
+    add_stages(model, net)
+    facts |= stage_metadata(net.config, 0, 0, 0)
+    onnx.helper.set_model_props(model, facts)
+    onnx.save(model, str(file))
+    lines = compare_stages(file, net)
+    facts |= stage_metadata(net.config, *measure_stage_bytes(file))
+    return lines
 
 
 def load_trained(path: Path, *, without_graph: bool = False) -> IGNN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 # Queries are taken in blocks of 16 x 16, the union of whose windows is 1.5 times one window, and the blocks are evened
 # out. Where a query's window ends inside that union, 1e30 is added to the distance: further than any key.
 _BODY = """
-WindowedKnn <k, window, scale, plugin_namespace, plugin_version> (query, key) => (index, edge)
+{head}
 {
   s = Constant <value_int: int = @scale> ()
   k_scalar = Constant <value_int: int = @k> ()
@@ -24,6 +24,7 @@ WindowedKnn <k, window, scale, plugin_namespace, plugin_version> (query, key) =>
   W = Shape <start = 3, end = 4> (query)
   h = Shape <start = 2, end = 3> (key)
   w = Shape <start = 3, end = 4> (key)
+{origin}
   m1 = Div (H, c_2)
   m2 = Div (W, c_2)
   n1 = Div (h, c_2)
@@ -201,7 +202,8 @@ _BLOCKS = """
 # Along one axis, in the loop: the first query, keys [low, high) = the union of the windows, penalty outside a window.
 _WINDOW = """
     start# = Mul (block#, step#)
-    position# = Add (range#, start#)
+    in_box# = Add (range#, start#)
+    position# = Add (in_box#, origin#)
     centre# = Div (position#, s)
     first_1# = Sub (centre#, half#)
     first_2# = Max (first_1#, c_0)
@@ -222,9 +224,30 @@ _WINDOW = """
 """
 
 
+_WHOLE = """
+  origin1 = Identity (c_0)
+  origin2 = Identity (c_0)
+"""
+
+_BOX = """
+  origin1 = Gather (origin, c_0)
+  origin2 = Gather (origin, c_1)
+"""
+
+
 def text() -> str:
-    """Return the function's text, as `export.body_text` reads it."""
-    body = _BODY
+    """Return the text of `WindowedKnn`, as `export.body_text` reads it."""
+    head = "WindowedKnn <k, window, scale, plugin_namespace, plugin_version> (query, key) => (index, edge)"
+    return _filled(head, _WHOLE)
+
+
+def box_text() -> str:
+    """Return the text of `BoxedKnn`: WindowedKnn of a part of the queries, whose first patch is number `origin` [2]."""
+    return _filled("BoxedKnn <k, window, scale> (query, key, origin) => (index, edge)", _BOX)
+
+
+def _filled(head: str, origin: str) -> str:
+    body = _BODY.replace("{head}", head).replace("{origin}", origin)
     for axis in ("1", "2"):
         body = body.replace(f"{{blocks_{axis}}}", _BLOCKS.replace("#", axis))
         body = body.replace(f"{{window_{axis}}}", _WINDOW.replace("#", axis))

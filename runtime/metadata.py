@@ -13,6 +13,10 @@ FORMAT = "1"
 """Version of the metadata layout: what the exporter writes and this runtime reads."""
 
 
+STAGES = "ignn.stages"
+"""Domain of the functions that are the network in stages, see `export.stages`."""
+
+
 class Key(StrEnum):
     """Names of the entries in the ONNX file's metadata."""
 
@@ -29,6 +33,13 @@ class Key(StrEnum):
     TILE_MULTIPLE = "ignn.tile_multiple"
     PRECISION = "ignn.precision"
     BYTES_PER_PIXEL = "ignn.bytes_per_pixel"
+    MINIMUM_SIZE = "ignn.minimum_size"
+    CHANNELS = "ignn.channels"
+    FOLD_HALO = "ignn.fold_halo"
+    OUTPUT_HALO = "ignn.output_halo"
+    CROP_BYTES = "ignn.crop_bytes"
+    FIELD_BYTES = "ignn.field_bytes"
+    BAND_BYTES = "ignn.band_bytes"
     CONFIG = "ignn.config"
     WEIGHTS_SHA256 = "ignn.weights_sha256"
 
@@ -40,6 +51,43 @@ UNKNOWN_BYTES_PER_PIXEL = 32_768
 """Peak bytes per LR pixel assumed of a model that does not say (0, or nothing): 64 float32 maps, some fourfold."""
 
 ValueRange = Literal["0..255", "0..1"]
+
+
+BAND_VALUES, LEAST_BAND_ROWS = 16_384 * 64, 32
+"""Values of one LR map in a band of rows, and the least rows that a band has."""
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What running a network in stages needs to know.
+
+    Attributes:
+        graph_scale, neighbors, channels: of the network.
+        minimum_size: smallest height and width that the stages take.
+        fold_halo: LR pixels of context around a tile in which neighbors are folded.
+        output_halo: LR pixels of context around a band of what is at output size.
+        crop_bytes, field_bytes, band_bytes: peak bytes per LR pixel of a crop, of its field (the part in which
+            neighbors are folded), and of one band of the field's rows.
+    """
+
+    graph_scale: int
+    neighbors: int
+    channels: int
+    minimum_size: int
+    fold_halo: int
+    output_halo: int
+    crop_bytes: int
+    field_bytes: int
+    band_bytes: int
+
+    def band_rows(self, width: int) -> int:
+        """Return the rows of a band: they keep a band's maps small, and the rows around it few beside them."""
+        return max(LEAST_BAND_ROWS, BAND_VALUES // (self.channels * width))
+
+    @property
+    def whole_pixels(self) -> int:
+        """Largest crop, in LR pixels, that runs as one graph: it is faster there, and takes little memory."""
+        return 64 * 65_536 // self.channels
 
 
 @dataclass(frozen=True)
@@ -56,7 +104,8 @@ class ModelMetadata:
             without a graph.
         exact: whether `halo` is known to make tiles exact (not so for a foreign model).
         precision: `fp32` or `fp16`.
-        bytes_per_pixel: peak bytes of memory per LR pixel of a crop.
+        bytes_per_pixel: peak bytes of memory per LR pixel of a crop, run as one graph.
+        stages: what running it in stages needs; None: the file has none.
     """
 
     name: str
@@ -68,6 +117,7 @@ class ModelMetadata:
     exact: bool
     precision: str
     bytes_per_pixel: int
+    stages: StageFacts | None = None
 
     @property
     def unit(self) -> float:
@@ -135,6 +185,19 @@ def read_metadata(
             f"{source}: metadata {Key.TILE_MULTIPLE} is {multiple}; twice {Key.GRAPH_SCALE} is {2 * graph_scale}. "
             "Export the model again with `ignn export`."
         )
+    stages = None
+    if Key.FOLD_HALO in properties:
+        stages = StageFacts(
+            graph_scale=graph_scale,
+            neighbors=integer(Key.NEIGHBORS, 1, 1024),
+            channels=integer(Key.CHANNELS, 1, 65536),
+            minimum_size=integer(Key.MINIMUM_SIZE, 1, 4096),
+            fold_halo=integer(Key.FOLD_HALO, 0, 4096),
+            output_halo=integer(Key.OUTPUT_HALO, 0, 4096),
+            crop_bytes=integer(Key.CROP_BYTES, 0, 1 << 30),
+            field_bytes=integer(Key.FIELD_BYTES, 0, 1 << 30),
+            band_bytes=integer(Key.BAND_BYTES, 0, 1 << 30),
+        )
     return ModelMetadata(
         name=properties.get(Key.NAME, "unnamed")[:80],
         scale=integer(Key.SCALE, 1, 16),
@@ -145,6 +208,7 @@ def read_metadata(
         exact=True,
         precision=choice(Key.PRECISION, "fp32", "fp16"),
         bytes_per_pixel=integer(Key.BYTES_PER_PIXEL, 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,
+        stages=stages,
     )
 
 

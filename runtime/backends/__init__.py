@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ClosedError, NonFiniteOutputError
-from ..metadata import ModelMetadata
+from ..metadata import ModelMetadata, StageFacts
 
 Values = NDArray[Any]
 """A network's values, float32, or a picture's, uint8."""
+
+
+class Box(NamedTuple):
+    """A part of a crop, in LR pixels, half-open."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Its rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Its columns."""
+        return self.right - self.left
+
+    def grown(self, by: int, multiple: int, end: tuple[int, ...], start: tuple[int, int] = (0, 0)) -> Box:
+        """Return it with `by` pixels more on each side, from multiples of `multiple` on, cut at `start` and `end`."""
+        return Box(
+            max(start[0], (self.top - by) // multiple * multiple),
+            max(start[1], (self.left - by) // multiple * multiple),
+            min(end[0], -(-(self.bottom + by) // multiple) * multiple),
+            min(end[1], -(-(self.right + by) // multiple) * multiple),
+        )
+
+    def rows(self, top: int, bottom: int) -> Box:
+        """Return its rows from `top` to `bottom`, those of them that it has."""
+        return Box(max(self.top, top), self.left, min(self.bottom, bottom), self.right)
+
+    def within(self, outer: Box) -> Box:
+        """Return it as seen from the upper left corner of another box."""
+        return Box(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
+
+    def of(self, values: Values) -> Values:
+        """Return this part of (..., H, W), contiguous in memory."""
+        return np.ascontiguousarray(values[..., self.top : self.bottom, self.left : self.right])
 
 
 class BackendMemoryError(Exception):
@@ -55,6 +96,10 @@ class Backend(Protocol):
         """Whether it also takes (N, H, W, 3) uint8 RGB, and gives such for it: rounded, clamped, and an error
         (`non_finite`) where the network's values are not finite."""
 
+    @property
+    def stages(self) -> StageFacts | None:
+        """How it runs large crops in stages, where it does: `run_kept` then computes what is kept of a crop alone."""
+
     def run(self, lr: Values) -> Values:
         """Run it: (N, 3, H, W) float32 RGB in the metadata's range -> (N, 3, scale*H, scale*W) float32, not clamped.
 
@@ -63,6 +108,9 @@ class Backend(Protocol):
         Raises:
             BackendMemoryError: it did not fit in memory.
         """
+
+    def run_kept(self, lr: Values, kept: Box) -> Values:
+        """Run it on one crop, of which the result has a meaning where it is kept; for a backend with `stages`."""
 
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         """Run each, in order; a backend on a device copies some while it runs others.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..errors import BackendUnavailableError, UsageError
 from ..metadata import ModelMetadata
-from . import Backend, Values
+from . import Backend, Box, Values
 from .gpus import list_gpus
 
 AHEAD = 3
@@ -89,6 +89,12 @@ class ManyDevices:
     def takes_bytes(self) -> bool:
         """Whether every backend takes uint8."""
         return all(backend.takes_bytes for backend in self._backends)
+
+    stages = None
+
+    def run_kept(self, lr: Values, kept: Box) -> Values:
+        """See `Backend.run_kept`: all of it."""
+        return self.run(lr)
 
     def run(self, lr: Values) -> Values:
         """Run it on a device that is idle; see `Backend.run`."""

@@ -1,4 +1,4 @@
-"""Read the few facts of an ONNX file that building an engine needs, without the `onnx` package.
+"""Read what the runtime needs of an ONNX file, and take its stages out of it, without the `onnx` package.
 
 An ONNX file is a protocol buffer: a sequence of (field number, wire type, value). The numbers are those of onnx.proto.
 """
@@ -13,9 +13,15 @@ from ..errors import ModelLoadError
 
 PLUGIN_DOMAIN = "ignn"
 
-_GRAPH, _METADATA = 7, 14  # of ModelProto
-_NODE = 1  # of GraphProto
-_OP_TYPE, _DOMAIN = 4, 7  # of NodeProto
+_IR = 10
+"""Version of the format of the stages' models: that of the files of `ignn export`."""
+
+_IR_VERSION, _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTION = 1, 7, 8, 14, 25  # of ModelProto
+_NODE, _GRAPH_NAME, _INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 2, 5, 11, 12  # of GraphProto
+_TENSOR_NAME = 8  # of TensorProto
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OP_TYPE, _DOMAIN = 1, 2, 3, 4, 7  # of NodeProto
+_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_DOMAIN, _VALUE_INFO = 1, 4, 5, 10, 12  # of FunctionProto
+_VALUE_NAME = 1  # of ValueInfoProto
 _KEY, _VALUE = 1, 2  # of StringStringEntryProto
 
 
@@ -60,6 +66,65 @@ def read_facts(model: bytes, *, source: str) -> OnnxFacts:
     if not has_graph:
         raise ModelLoadError(f"{source} is not an ONNX file: it has no graph. Export it with `ignn export`.")
     return OnnxFacts(properties, dict(calls))
+
+
+def read_stages(model: bytes, domain: str) -> dict[str, bytes]:
+    """Return a model of each function of a domain: one call, with those weights of the graph that it refers to.
+
+    Args:
+        model: content of an ONNX file that `read_facts` takes.
+        domain: of the functions; their `value_info` says the types of their inputs and outputs.
+    """
+    functions, common = [], bytearray(_number(_IR_VERSION, _IR))
+    weights: dict[bytes, memoryview] = {}
+    for number, value in _fields(memoryview(model)):
+        if number == _FUNCTION:
+            functions.append(value)
+        if number in (_OPSET_IMPORT, _FUNCTION):
+            common += _field(number, value)
+        elif number == _GRAPH:
+            for inner, tensor in _fields(value):
+                if inner == _INITIALIZER:
+                    weights[bytes(dict(_fields(tensor))[_TENSOR_NAME])] = tensor
+    models = {}
+    for function in functions:
+        facts = dict(_fields(function))
+        if _text(facts.get(_FUNCTION_DOMAIN, memoryview(b""))) != domain:
+            continue
+        types = {bytes(dict(_fields(v))[_VALUE_NAME]): v for number, v in _fields(function) if number == _VALUE_INFO}
+        inputs = [bytes(value) for number, value in _fields(function) if number == _FUNCTION_INPUT]
+        outputs = [bytes(value) for number, value in _fields(function) if number == _FUNCTION_OUTPUT]
+        call = b"".join(
+            [_field(_NODE_INPUT, name) for name in inputs]
+            + [_field(_NODE_OUTPUT, name) for name in outputs]
+            + [_field(_NODE_NAME, facts[_FUNCTION_NAME]), _field(_OP_TYPE, facts[_FUNCTION_NAME])]
+            + [_field(_DOMAIN, domain.encode())]
+        )
+        graph = b"".join(
+            [_field(_NODE, call), _field(_GRAPH_NAME, facts[_FUNCTION_NAME])]
+            + [_field(_INITIALIZER, weights[name]) for name in inputs if name not in types]
+            + [_field(_GRAPH_INPUT, types[name]) for name in inputs if name in types]
+            + [_field(_GRAPH_OUTPUT, types[name]) for name in outputs]
+        )
+        models[_text(facts[_FUNCTION_NAME])] = bytes(common) + _field(_GRAPH, graph)
+    return models
+
+
+def _field(number: int, value: bytes | memoryview) -> bytes:
+    """Return a length-delimited field."""
+    return _to_varint(number << 3 | 2) + _to_varint(len(value)) + bytes(value)
+
+
+def _number(number: int, value: int) -> bytes:
+    return _to_varint(number << 3) + _to_varint(value)
+
+
+def _to_varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,17 @@ from numpy.typing import NDArray
 from ..clone import install_command
 from ..errors import (
     BackendUnavailableError,
-    ClosedError,
     IgnnError,
     ModelLoadError,
     ProviderFallbackError,
     UsageError,
 )
-from ..metadata import Key, ModelMetadata, read_metadata
-from . import BackendMemoryError, closed
+from ..metadata import Key, ModelMetadata, StageFacts, read_metadata
+from . import BackendMemoryError, Box, closed
 from .foreign import ForeignNetwork, Signature, read_signature
 from .memory import free_device_memory, free_host_memory, return_freed_memory
 from .onnx_runtime import onnxruntime as ort
+from .stages import StagedNetwork
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -80,6 +81,7 @@ class OrtBackend:
         value_range: str | None = None,
     ) -> None:
         self._running = threading.Lock()
+        self._staged: StagedNetwork | None = None
         wanted = _resolve(providers)
         options = session_options()
         if threads is None:
@@ -120,11 +122,16 @@ class OrtBackend:
         if Key.FORMAT not in properties:
             self._foreign = ForeignNetwork(source, signature, self.metadata, self._call)
             self.metadata = self._foreign.metadata
+        self.stages = self.metadata.stages if self.on_host else None
+        self._model, self._options = model, options
 
     def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Backend.run`."""
         if self._foreign is not None:
             return self._foreign.run(self._call, lr)
+        n, _, height, width = lr.shape
+        if self.stages is not None and not self._is_small(n * height * width, self.stages):
+            return np.concatenate([self.run_kept(one[None], Box(0, 0, height, width)) for one in lr])
         sr = self._call(lr)
         n, _, height, width = lr.shape
         expected = (n, 3, self.metadata.scale * height, self.metadata.scale * width)
@@ -135,14 +142,57 @@ class OrtBackend:
             )
         return np.asarray(sr, dtype=np.float32)
 
+    def run_kept(self, lr: NDArray[np.float32], kept: Box) -> NDArray[np.float32]:
+        """See `Backend.run_kept`."""
+        if self.stages is None or self._is_small(lr.shape[2] * lr.shape[3], self.stages):
+            return self.run(lr)
+        return self._run_stages(lr, kept)
+
+    def _run_stages(self, lr: NDArray[np.float32], kept: Box) -> NDArray[np.float32]:
+        _, _, height, width = lr.shape
+        with self._errors(lr), self._running:
+            if self._session is None:
+                raise closed(self.metadata)
+            if self._staged is None:
+                self._staged = self.open_stages()
+            scale = self.metadata.scale
+            sr = np.zeros((1, 3, scale * height, scale * width), np.float32)
+            self._staged.run(np.ascontiguousarray(lr), kept, sr)
+            return sr
+
+    def _is_small(self, pixels: int, stages: StageFacts) -> bool:
+        """Return whether a crop runs as one graph: it is faster on small ones, and takes three times the memory."""
+        return pixels <= stages.whole_pixels and pixels * self.metadata.bytes_per_pixel < self.free_memory() / 2
+
+    def open_stages(self) -> StagedNetwork:
+        """Return the network in stages, which a file with `metadata.stages` has."""
+
+        def make_session(path: str) -> ort.InferenceSession:
+            return ort.InferenceSession(path, self._options, providers=[PROVIDERS["cpu"]])
+
+        assert self.stages is not None
+        # Threads of one stage must not wait, spinning, while another runs.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
+        staged = StagedNetwork(
+            self._model.read_bytes(), self.stages, self.metadata.scale, make_session, self._run_options
+        )
+        return_freed_memory()
+        return staged
+
     def _call(self, lr: NDArray[Any]) -> NDArray[Any]:
         """Run the network itself."""
+        with self._errors(lr), self._running:  # it uses all cores, or the whole device
+            if self._session is None:
+                raise closed(self.metadata)
+            (sr,) = self._session.run([self._output], {self._input: np.ascontiguousarray(lr)}, self._run_options)
+            return np.asarray(sr)
+
+    @contextmanager
+    def _errors(self, lr: NDArray[np.float32]) -> Iterator[None]:
+        """Raise what a run may raise as errors of ours."""
         try:
-            with self._running:  # it uses all cores, or the whole device
-                if self._session is None:
-                    raise closed(self.metadata)
-                (sr,) = self._session.run([self._output], {self._input: np.ascontiguousarray(lr)}, self._run_options)
-        except ClosedError:
+            yield
+        except IgnnError:
             raise
         except MemoryError as error:
             raise BackendMemoryError(str(error)) from error
@@ -153,7 +203,6 @@ class OrtBackend:
             raise IgnnError(
                 f"{self.description} failed on an input of shape {lr.shape}: {_first_line(error)}"
             ) from error
-        return np.asarray(sr)
 
     def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """See `Backend.run_all`."""
@@ -162,6 +211,8 @@ class OrtBackend:
     def cancel(self) -> None:
         """See `Backend.cancel`."""
         self._run_options.terminate = True  # looked at before each node
+        if self._staged is not None:
+            self._staged.cancel()
 
     def free_memory(self) -> int:
         """See `Backend.free_memory`."""
@@ -170,7 +221,7 @@ class OrtBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         with self._running:
-            self._session = None
+            self._session = self._staged = None
         return_freed_memory()
 
 

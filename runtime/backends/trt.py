@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import BackendUnavailableError, EngineError
 from ..metadata import ModelMetadata, read_metadata
-from . import Values, closed, non_finite
+from . import Box, Values, closed, non_finite
 from .cuda import Lane, open_device
 from .engine_build import BuildRequest, Profile, Size, build_engine
 from .engine_cache import EngineCache, EngineKey, side_to_build
@@ -60,7 +60,7 @@ class TrtBackend:
         ModelLoadError, ModelMetadataError: about the ONNX file.
     """
 
-    on_host = False
+    on_host, stages = False, None
 
     def __init__(
         self,
@@ -129,6 +129,10 @@ class TrtBackend:
     def run(self, lr: Values) -> Values:
         """See `Backend.run`."""
         return next(self.run_all([lr]))
+
+    def run_kept(self, lr: Values, kept: Box) -> Values:
+        """See `Backend.run_kept`: all of it."""
+        return self.run(lr)
 
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         """Run each, in order, with copies beside the network. Other threads wait until the last is taken.

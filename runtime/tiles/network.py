@@ -14,10 +14,10 @@ from ..backends import Backend, BackendMemoryError, Values, non_finite
 from ..errors import DeviceMemoryError
 from ..metadata import ModelMetadata
 from ..pictures.picture import quantize
-from .budget import MINIMUM_TILE, affordable_tile, result_bytes
+from .budget import MINIMUM_TILE, affordable_tile, result_bytes, work
 from .composer import Composer, Convert
 from .images import Crop, ReadCrop, TiledImage, WholeImage, batches
-from .plan import Segment, Tile, TilePlan, plan_tiles, split
+from .plan import Segment, Tile, TilePlan, TileSize, plan_tiles, split
 
 logger = logging.getLogger("ignn")
 
@@ -57,7 +57,7 @@ class TiledNetwork:
         self, height: int, width: int, *, batch: int = 1, kept_bytes: int = 0, most_bytes: int | None = None
     ) -> TilePlan:
         """Cut an image of `height` x `width` LR pixels; the rest as in `affordable_tile`, whose error it may raise."""
-        tile = self.tile
+        tile: TileSize | Literal["auto"] | None = self.tile
         if tile == "auto":
             tile = affordable_tile(
                 self.backend,
@@ -69,9 +69,14 @@ class TiledNetwork:
                 kept_bytes=kept_bytes,
                 most_bytes=most_bytes,
             )
-        if self._tile_limit is not None:
-            tile = min(tile or self._tile_limit, self._tile_limit)
+        limit = self._tile_limit
+        if limit is not None:
+            tile = (min(tile[0], limit), min(tile[1], limit)) if isinstance(tile, tuple) else min(tile or limit, limit)
         plan = plan_tiles(height, width, self.metadata, tile=tile, halo=self.halo)
+        if len(plan) > 1:
+            ratio = work(plan, self.backend.stages) / work(plan_tiles(height, width, self.metadata, tile=None), None)
+            logger.info("%d tiles, crops of up to %d pixels: %.2f times the work of the whole picture",
+                        len(plan), plan.crop_pixels, ratio)  # fmt: skip
         if len(plan) > 1 and self._approximate and not self._warned:
             self._warned = True
             logger.warning(
@@ -171,7 +176,7 @@ class TiledNetwork:
         while True:
             failure: Exception | None = None
             try:
-                for sr in self.backend.run_all(inputs()):
+                for sr in self._run_all(inputs(), in_flight):
                     yield from zip(in_flight.popleft(), self._output(sr), strict=True)
             except BackendMemoryError:
                 self._reduce_batch(max(map(len, in_flight)))
@@ -189,6 +194,20 @@ class TiledNetwork:
             for crop in crops:  # which of them failed is not known
                 yield crop, self._run_alone(crop)
 
+    def _run_all(self, inputs: Iterator[Values], in_flight: deque[list[Crop]]) -> Iterator[Values]:
+        """Run groups of crops as their inputs are read; of a large one alone only what is kept of it."""
+        if not self.backend.stages:
+            return self.backend.run_all(inputs)
+        return (self._run_group(lr, in_flight[-1]) for lr in inputs)
+
+    def _run_group(self, lr: Values, group: list[Crop]) -> Values:
+        if len(group) == 1 and self.backend.stages:
+            return self.backend.run_kept(lr, group[0].tile.kept)
+        if self.backend.stages and lr[0, 0].size > self.backend.stages.whole_pixels:
+            kept = (crop.tile.kept for crop in group)
+            return np.concatenate([self.backend.run_kept(one[None], box) for one, box in zip(lr, kept, strict=True)])
+        return self.backend.run(lr)
+
     def _run_alone(self, crop: Crop) -> Values | Exception:
         try:
             return self._run_crop(crop)
@@ -201,7 +220,7 @@ class TiledNetwork:
         if parts:
             return self._join(crop, parts)
         try:
-            return self._output(self.backend.run(self._input([crop])))[0]
+            return self._output(self._run_group(self._input([crop]), [crop]))[0]
         except BackendMemoryError as error:
             half = max(MINIMUM_TILE, -(-crop.tile.side // 2))
             parts = self._parts(crop, half)

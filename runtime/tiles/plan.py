@@ -22,7 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends import Box
 from ..metadata import ModelMetadata
+
+TileSize = int | tuple[int, int]
+"""Largest side of a tile, or its largest height and width, in LR pixels."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,17 @@ class Tile:
         return max(self.row.stop - self.row.start, self.column.stop - self.column.start)
 
     @property
+    def kept(self) -> Box:
+        """What is kept of the crop's result, blends included, from the crop's upper left corner on."""
+        row, column = self.row, self.column
+        return Box(
+            row.start - row.ramp_before - row.crop_start,
+            column.start - column.ramp_before - column.crop_start,
+            row.stop + row.ramp_after - row.crop_start,
+            column.stop + column.ramp_after - column.crop_start,
+        )
+
+    @property
     def crop_shape(self) -> tuple[int, int]:
         """Height and width of its crop in LR pixels."""
         return self.row.crop_length, self.column.crop_length
@@ -106,26 +121,28 @@ class TilePlan:
 
 
 def plan_tiles(
-    height: int, width: int, metadata: ModelMetadata, *, tile: int | None, halo: int | None = None
+    height: int, width: int, metadata: ModelMetadata, *, tile: TileSize | None, halo: int | None = None
 ) -> TilePlan:
     """Cut an image.
 
     Args:
         height, width: size of the LR image.
         metadata: facts about the network.
-        tile: largest side of a tile in LR pixels, halo not counted; None: the whole image is one tile.
+        tile: largest side of a tile in LR pixels, halo not counted, or its largest height and width; None: the whole
+            image is one tile.
         halo: LR pixels of context; None: the model's own, which makes the tiles exact.
     """
     context = metadata.halo if halo is None else halo
     blend = not metadata.exact or context < metadata.halo
 
-    def cut(length: int) -> tuple[Segment, ...]:
-        if tile is None or length // metadata.tile_multiple <= metadata.window:
+    def cut(length: int, side: int | None) -> tuple[Segment, ...]:
+        if side is None or length // metadata.tile_multiple <= metadata.window:
             return (Segment(0, length, 0, length),)
-        segments = split(0, length, length, tile, context, metadata)
+        segments = split(0, length, length, side, context, metadata)
         return tuple(_with_ramps(segments, context)) if blend else tuple(segments)
 
-    return TilePlan(height, width, cut(height), cut(width))
+    sides = tile if isinstance(tile, tuple) else (tile, tile)
+    return TilePlan(height, width, cut(height, sides[0]), cut(width, sides[1]))
 
 
 def split(start: int, stop: int, length: int, tile: int, halo: int, metadata: ModelMetadata) -> list[Segment]:

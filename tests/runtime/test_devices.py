@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from runtime import SuperResolver, cli
-from runtime.backends import BackendMemoryError, Values, many
+from runtime.backends import BackendMemoryError, Box, Values, many
 from runtime.backends.gpus import Gpu
 from runtime.backends.many import ManyDevices, device_numbers
 from runtime.backends.opening import open_backend
@@ -23,6 +23,7 @@ class Device:
     """Doubles what it is given; may be slow, and may fail at its n-th run."""
 
     on_host, takes_bytes, largest_input, description = False, True, None, "a device"
+    stages = None
     metadata: Any = None
 
     def __init__(self, *, seconds: float = 0, fails_at: int | None = None, error: Exception | None = None) -> None:
@@ -36,6 +37,9 @@ class Device:
         if self.runs == self.fails_at and self.error is not None:
             raise self.error
         return lr * 2
+
+    def run_kept(self, lr: Values, kept: Box) -> Values:
+        return self.run(lr)
 
     def run_all(self, inputs: Iterable[Values]) -> Iterator[Values]:
         waiting = []

@@ -23,7 +23,7 @@ LANES = 3
 class Overlapping:
     """Takes three inputs before it gives the first result, as TensorRT does; inputs above `most` values do not fit."""
 
-    takes_bytes, on_host = False, True
+    takes_bytes, on_host, stages = False, True, None
 
     def __init__(self, backend):
         self.backend, self.most = backend, 1 << 40

@@ -166,7 +166,7 @@ def test_a_picture_that_no_tile_is_small_enough_for(x2_model, monkeypatch, free)
 class Scarce:
     """A device with room for so many pixels, around a true backend: the edge where memory runs out."""
 
-    takes_bytes, on_host = False, True
+    takes_bytes, on_host, stages = False, True, None
 
     def __init__(self, backend, most_pixels):
         self.backend, self.most_pixels, self.refused = backend, most_pixels, 0
