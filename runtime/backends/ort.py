@@ -131,7 +131,7 @@ class OrtBackend:
             return self._foreign.run(self._call, lr)
         n, _, height, width = lr.shape
         if self.stages is not None and not self._is_small(n * height * width, self.stages):
-            return np.concatenate([self.run_kept(one[None], Box(0, 0, height, width)) for one in lr])
+            return np.concatenate([self._run_stages(one[None], Box(0, 0, height, width)) for one in lr])
         sr = self._call(lr)
         n, _, height, width = lr.shape
         expected = (n, 3, self.metadata.scale * height, self.metadata.scale * width)

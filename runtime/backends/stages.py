@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..metadata import STAGES, StageFacts
 from . import Box
+from .memory import return_freed_memory
 from .onnx_file import read_stages
 from .onnx_runtime import onnxruntime as ort
 
@@ -198,6 +199,8 @@ class StagedNetwork:
         for name, value in outputs.items():
             binding.bind_output(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
         session.run_with_iobinding(binding, self._last_options if last else self._band_options)
+        if last:
+            return_freed_memory()  # the C library would keep it for blocks of the same size
 
 
 def _put(target: Map, place: Box, rows: Map, inner: Box) -> None:
