@@ -72,15 +72,15 @@ class StagedNetwork:
         if min(height, width) < least:
             pads = ((0, 0), (0, 0), (0, max(0, least - height)), (0, max(0, least - width)))
             lr = np.pad(lr, pads, mode="edge")
-            kept = Box(0, 0, *lr.shape[2:])
+            padded = np.empty((1, 3, self._scale * lr.shape[2], self._scale * lr.shape[3]), np.float32)
+            self.run(lr, Box(0, 0, *lr.shape[2:]), padded)
+            result[:] = padded[:, :, : self._scale * height, : self._scale * width]
+            return
         field = kept.grown(self._facts.fold_halo, 2 * self._facts.graph_scale, lr.shape[2:])
         deep, f_hr = self._aggregated(lr, field)
         for part, sr in self._output(deep, f_hr, field, kept):
             s = self._scale
-            bottom, right = min(part.bottom, height), min(part.right, width)
-            result[:, :, part.top * s : bottom * s, part.left * s : right * s] = sr[
-                :, :, : (bottom - part.top) * s, : (right - part.left) * s
-            ]
+            result[:, :, part.top * s : part.bottom * s, part.left * s : part.right * s] = sr
 
     def _aggregated(self, lr: Map, field: Box) -> tuple[Map, Map]:
         """Return the body's result (1, C, h, w) and f_hr (s * h, s * w, C) of the field."""

@@ -69,13 +69,13 @@ def affordable_tile(
     if fits(whole):
         return None
     best, least = (MINIMUM_TILE, MINIMUM_TILE), float("inf")
-    for columns in _counts(width):
-        side = max(MINIMUM_TILE, -(-width // columns))
+    multiple = metadata.tile_multiple
+    for side in _sides(width, multiple):
 
         def plan(tall: int, side: int = side) -> TilePlan:
             return plan_tiles(height, width, metadata, tile=(tall, side), halo=halo)
 
-        tall = _tallest(height, lambda tall, plan=plan: fits(plan(tall)))  # type: ignore[misc]
+        tall = _tallest(_sides(height, multiple), lambda tall, plan=plan: fits(plan(tall)))  # type: ignore[misc]
         if tall is not None and (needed := work(plan(tall), backend.stages)) < least:
             best, least = (tall, side), needed
     return best
@@ -111,27 +111,23 @@ def _field(segment: Segment, stages: StageFacts) -> int:
     return last - first
 
 
-def _counts(length: int) -> list[int]:
-    """Return into how many tiles a direction may be cut: every number up to 32, then some."""
-    most, counts = -(-length // MINIMUM_TILE), list[int]()
+def _sides(length: int, multiple: int) -> list[int]:
+    """Return the tile sides to try in a direction, largest first: equal parts, of any number up to 32, then of some."""
+    most, sides = -(-length // MINIMUM_TILE), list[int]()
     count = 1
     while count < most:
-        counts.append(count)
+        sides.append(max(MINIMUM_TILE, -(-length // (count * multiple)) * multiple))
         count += max(1, count // 32)
-    return [*counts, most]
+    return [*sides, MINIMUM_TILE]
 
 
-def _tallest(length: int, fits: Callable[[int], bool]) -> int | None:
-    """Return the largest of equal parts of a length for which `fits` is true, or None."""
-    counts = _counts(length)
-    low, high = 0, len(counts)
+def _tallest(sides: list[int], fits: Callable[[int], bool]) -> int | None:
+    """Return the first side for which `fits` is true, or None."""
+    low, high = 0, len(sides)
     while low < high:  # a smaller tile never has a larger crop
         middle = (low + high) // 2
-        if fits(max(MINIMUM_TILE, -(-length // counts[middle]))):
-            high = middle
-        else:
-            low = middle + 1
-    return max(MINIMUM_TILE, -(-length // counts[low])) if low < len(counts) else None
+        low, high = (low, middle) if fits(sides[middle]) else (middle + 1, high)
+    return sides[low] if low < len(sides) else None
 
 
 def result_bytes(pixels: int, *, as_bytes: bool, self_ensemble: bool) -> int:
