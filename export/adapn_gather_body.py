@@ -50,7 +50,7 @@ _FOLD = """
   wanted_2 = Div (wanted_1, W)
   wanted_3 = Max (wanted_2, c_1)
   wanted = Min (wanted_3, c_64)
-  limit = Constant <value_int = 65> ()
+  limit = Constant <value = int64 {65}> ()
   heights = Range (one, limit, one)
   remainder = Mod (H, heights)
   divides = Equal (remainder, zero)

@@ -45,6 +45,7 @@ def _constants(text: str, prefix: str = "c") -> str:
     """Return lines that declare the constants of a text, with another first letter if need be."""
     lines = []
     for name in sorted(set(re.findall(_CONSTANT, text))):
-        values = ", ".join(part.replace("m", "-") for part in name.split("_")[1:])
-        lines.append(f"  {prefix}{name[1:]} = Constant <value_ints = [{values}]> ()\n")
+        values = [part.replace("m", "-") for part in name.split("_")[1:]]
+        tensor = f"int64[{len(values)}] {{{', '.join(values)}}}"
+        lines.append(f"  {prefix}{name[1:]} = Constant <value = {tensor}> ()\n")
     return "".join(lines)

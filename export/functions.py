@@ -4,6 +4,9 @@ The bodies mean what `train.ops` means, in standard operators, for any batch, he
 linear in the pixels. They suit ONNX Runtime's CPU kernels: rows of channels-last maps are gathered along axis 0 (an
 order of magnitude faster than columns of NCHW), and every decision that depends on a position (which patches lie over
 a pixel, what happens at a border) is made on small integer tensors, never on a feature map.
+
+Constants are `value` tensors: tools such as onnxslim read `value_float` as float64. An attribute of type float becomes
+a tensor by LeakyRelu, whose slope it is.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from itertools import product
 CONSTANTS = """
   s_scalar = Constant <value_int: int = @scale> ()
   s = Reshape (s_scalar, c_1)
-  zero = Constant <value_int = 0> ()
-  one = Constant <value_int = 1> ()
-  half = Constant <value_float = 0.5> ()
-  quarter = Constant <value_float = 0.25> ()
-  eight = Constant <value_float = 8.0> ()
-  nine = Constant <value_float = 9.0> ()
+  zero = Constant <value = int64 {0}> ()
+  one = Constant <value = int64 {1}> ()
+  half = Constant <value = float {0.5}> ()
+  quarter = Constant <value = float {0.25}> ()
+  eight = Constant <value = float {8.0}> ()
+  nine = Constant <value = float {9.0}> ()
   always = Constant <value = bool {1}> ()
 """
 
@@ -41,7 +41,8 @@ GRIDS = """
 """
 
 _STATISTICS = """
-  epsilon = Constant <value_float: float = @eps> ()
+  minus_one = Constant <value = float {-1.0}> ()
+  minus_epsilon = LeakyRelu <alpha: float = @eps> (minus_one)
   h_odd_even = Mul (m1, c_2)
   h_odd = Add (h_odd_even, c_1)
   w_odd_even = Mul (m2, c_2)
@@ -61,7 +62,7 @@ _STATISTICS = """
   query_reach = Mul (query_size, c_2)
 {query_squares}
   query_variance = Div (query_squares, eight)
-  query_variance_eps = Add (query_variance, epsilon)
+  query_variance_eps = Sub (query_variance, minus_epsilon)
   query_std = Sqrt (query_variance_eps)
 
   # The features as s x s blocks, channels last, and the statistics of the 3 x 3 patches of blocks.
@@ -98,7 +99,7 @@ _STATISTICS = """
   count_less_one = Sub (count, c_1)
   count_float = Cast <to = 1> (count_less_one)
   key_variance = Div (key_squares_all, count_float)
-  key_variance_eps = Add (key_variance, epsilon)
+  key_variance_eps = Sub (key_variance, minus_epsilon)
   key_std = Sqrt (key_variance_eps)
 
   query_std_rows = Reshape (query_std, channel_rows)

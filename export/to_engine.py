@@ -13,7 +13,7 @@ from runtime.backends.engine_build import BuildReport, BuildRequest, Profile, Si
 from runtime.backends.engine_file import EngineFacts, write_engine_facts
 from runtime.backends.gpus import list_gpus
 from runtime.backends.memory import total_device_memory
-from runtime.backends.onnx_file import read_facts
+from runtime.backends.onnx_file import read_facts, refuse_inlined
 from runtime.backends.plugin_library import check_plugin
 from runtime.backends.tensorrt_library import FLAVORS, NAMES, Flavor, check_flavor
 from runtime.cli import run_command
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError(f"Invalid --timing-cache ({arguments.timing_cache}): its folder does not exist.")
     flavor = check_flavor(arguments.backend)
     facts = read_facts(model, source=str(arguments.model))
+    refuse_inlined(facts, source=str(arguments.model))
     request = BuildRequest(
         flavor,
         _profile(arguments, halo=facts.properties.get(Key.HALO, "0")),

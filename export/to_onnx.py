@@ -15,10 +15,11 @@ if __name__ == "__main__":  # `python export/to_onnx.py` is `ignn export`, in a 
     sys.exit(ignn(["export", *sys.argv[1:]]))
 
 import onnx
+import onnx.inliner
 import torch
 
 from export.check import compare, compare_stages
-from export.functions import functions
+from export.functions import DOMAIN, functions
 from export.memory import measure_bytes_per_pixel, measure_stage_bytes
 from export.metadata import metadata, stage_metadata
 from export.network import ExportedIGNN
@@ -51,8 +52,22 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
     return model
 
 
+def inline(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same network with the operators' bodies in the graph itself, for runtimes that take no functions."""
+    inlined = onnx.inliner.inline_local_functions(model)
+    used = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(used)
+    return inlined
+
+
 def export_onnx(
-    net: IGNN, output: str | os.PathLike[str], *, precision: Precision = "fp32", weights: Precision = "fp32"
+    net: IGNN,
+    output: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp32",
+    weights: Precision = "fp32",
+    inlined: bool = False,
 ) -> list[str]:
     """Write a network as an ONNX file and prove it; the file appears whole and proven, or not at all.
 
@@ -63,6 +78,7 @@ def export_onnx(
             embedding, sums of distances, statistics, softmax, input and output in float32.
         weights: "fp16" rounds the weights and stores those of an fp32 model in half the space; the runtime widens them
             once, on loading. What is compared is the network with rounded weights.
+        inlined: put the operators' bodies into the graph, as OpenVINO needs them. TensorRT needs the default.
 
     Returns:
         one line per comparison with PyTorch.
@@ -91,11 +107,13 @@ def export_onnx(
         model = to_half(model)
     elif weights == "fp16":
         model = store_weights_as_half(model)
+    if inlined:
+        model = inline(model)
     with atomic_path(output) as temporary:
         onnx.save(model, str(temporary))
         lines = compare(temporary, exported, precision)
         facts = metadata(exported, precision, measure_bytes_per_pixel(temporary))
-        if config.graph != "none" and precision == "fp32":
+        if config.graph != "none" and precision == "fp32" and not inlined:
             lines += _add_proven_stages(model, exported, facts, temporary)
         onnx.helper.set_model_props(model, facts)
         onnx.save(model, str(temporary))
@@ -154,12 +172,24 @@ def main(argv: list[str] | None = None) -> int:
         default="fp32",
         help="how an fp32 model stores its weights: fp16 halves the file and costs nothing at run time (default: fp32)",
     )
+    parser.add_argument(
+        "--inline",
+        action="store_true",
+        help="put the graph operators' bodies into the graph: for OpenVINO and others that take no functions "
+        "(TensorRT needs the default file)",
+    )
     arguments = parser.parse_args(argv)
     net = load_trained(arguments.checkpoint)
     if net.config.graph == "none":
         sys.stdout.write("The network has no graph: what is exported is plain EDSR.\n")
     sys.stdout.write(f"Exporting {arguments.checkpoint} and comparing ONNX Runtime with PyTorch ...\n")
-    lines = export_onnx(net, arguments.output, precision=arguments.precision, weights=arguments.weights)
+    lines = export_onnx(
+        net,
+        arguments.output,
+        precision=arguments.precision,
+        weights=arguments.weights,
+        inlined=arguments.inline,
+    )
     for line in lines:
         sys.stdout.write(f"  {line}\n")
     sys.stdout.write(f"Wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB).\n")

@@ -206,6 +206,8 @@ def _onnx_runtime(path: Path, source: str, lr: Map) -> Map:
 def _tensorrt(model: bytes, source: str, flavor: Flavor, engine: Path | None, lr: Map) -> Map:
     from runtime.backends.trt import TrtBackend
 
+    if engine is None and read_facts(model, source=source).is_inlined:
+        raise NotRunError("It was exported with --inline; TensorRT needs the default file of `ignn export`.")
     try:
         content = None if engine is None else engine.read_bytes()
     except OSError as error:

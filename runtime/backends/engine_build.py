@@ -21,7 +21,7 @@ from pathlib import Path
 from ..atomic import atomic_path
 from ..errors import BackendUnavailableError, EngineBuildError, UsageError
 from ..metadata import Key
-from .onnx_file import read_facts
+from .onnx_file import read_facts, refuse_inlined
 from .plugin_library import build_command
 from .tensorrt_library import NAMES, Flavor, parser_environment
 
@@ -109,10 +109,11 @@ def build_engine(model: bytes, request: BuildRequest, output: Path, *, source: s
         UsageError: the folder of `output` does not exist, or cannot be written.
         ModelLoadError: it is not an ONNX file.
         BackendUnavailableError: TensorRT is not installed.
-        EngineBuildError: TensorRT refused it, or made another network of it than was meant.
+        EngineBuildError: the file is inlined, TensorRT refused it, or made another network of it than was meant.
     """
     _check_output(output)
     facts = read_facts(model, source=source)
+    refuse_inlined(facts, source=source)
     try:
         with tempfile.TemporaryDirectory(prefix="ignn_build_") as name:
             folder, built = Path(name), Path(name) / "engine"

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..errors import ModelLoadError
+from ..errors import EngineBuildError, ModelLoadError
+from ..metadata import Key
 
 PLUGIN_DOMAIN = "ignn"
 
@@ -32,10 +33,17 @@ class OnnxFacts:
     Attributes:
         properties: its metadata.
         operator_calls: calls of our operators, by name.
+        has_loop: whether a standard Loop is among the graph's nodes.
     """
 
     properties: dict[str, str]
     operator_calls: dict[str, int]
+    has_loop: bool = False
+
+    @property
+    def is_inlined(self) -> bool:
+        """Whether it is a file of `ignn export --inline`: a graph's network with our operators' loops, not calls."""
+        return self.properties.get(Key.WINDOW, "0") != "0" and not self.operator_calls and self.has_loop
 
 
 def read_facts(model: bytes, *, source: str) -> OnnxFacts:
@@ -46,7 +54,7 @@ def read_facts(model: bytes, *, source: str) -> OnnxFacts:
     """
     properties: dict[str, str] = {}
     calls: Counter[str] = Counter()
-    has_graph = False
+    has_graph = has_loop = False
     try:
         for number, value in _fields(memoryview(model)):
             if number == _METADATA:
@@ -57,6 +65,7 @@ def read_facts(model: bytes, *, source: str) -> OnnxFacts:
                 for inner, node in _fields(value):
                     if inner == _NODE:
                         facts = dict(_fields(node))
+                        has_loop |= facts[_OP_TYPE] == b"Loop"
                         if _DOMAIN in facts and _text(facts[_DOMAIN]) == PLUGIN_DOMAIN:
                             calls[_text(facts[_OP_TYPE])] += 1
     except (IndexError, KeyError, ValueError) as error:
@@ -65,7 +74,16 @@ def read_facts(model: bytes, *, source: str) -> OnnxFacts:
         ) from error
     if not has_graph:
         raise ModelLoadError(f"{source} is not an ONNX file: it has no graph. Export it with `ignn export`.")
-    return OnnxFacts(properties, dict(calls))
+    return OnnxFacts(properties, dict(calls), has_loop)
+
+
+def refuse_inlined(facts: OnnxFacts, *, source: str) -> None:
+    """Raise EngineBuildError for a file of `ignn export --inline`, in which TensorRT finds nothing for the plugin."""
+    if facts.is_inlined:
+        raise EngineBuildError(
+            f"{source} was exported with --inline, for runtimes that take no functions: it has no graph operators that "
+            "the plugin could run. TensorRT needs the default file: ignn export --checkpoint C --output M.onnx"
+        )
 
 
 def read_stages(model: bytes, domain: str) -> dict[str, bytes]:

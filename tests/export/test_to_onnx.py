@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from shared_exports import KINDS, Exported, network
 
 from export import to_onnx
 from export.check import ExportError
@@ -22,36 +21,14 @@ from export.sample import sample
 from export.to_onnx import export_onnx
 from runtime import SuperResolver
 from runtime.cli import run_command
-from train import IGNN, IGNNConfig, save_checkpoint
+from train import save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KINDS = {"fp32": (2, {}), "fp32 with half weights": (3, {"weights": "fp16"}), "fp16": (4, {"precision": "fp16"})}
-"""Scale and arguments of the three exports that the tests share: tracing takes most of their time."""
-Exported = Callable[[str], tuple[IGNN, Path]]
 
 
 def main(arguments: list[str]) -> int:
     """Run the command as a user does: errors are printed, and the exit code is returned."""
     return run_command("ignn export", lambda: to_onnx.main(arguments))
-
-
-def network(scale: int = 2) -> IGNN:
-    torch.manual_seed(scale)
-    return IGNN(IGNNConfig(scale=scale, channels=16, blocks=2, graph_after=1, residual_scale=1.0)).eval()
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Return a function that exports each kind once."""
-
-    @cache
-    def make(kind: str) -> tuple[IGNN, Path]:
-        scale, arguments = KINDS[kind]
-        path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-        export_onnx(network(scale), path, **arguments)
-        return network(scale), path
-
-    return make
 
 
 @pytest.mark.parametrize("scale", [2, 4])
