@@ -55,7 +55,7 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
 def inline(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same network with the operators' bodies in the graph itself, for runtimes that take no functions."""
     inlined = onnx.inliner.inline_local_functions(model)
-    used = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
+    used = [entry for entry in inlined.opset_import if not entry.domain.startswith(DOMAIN)]
     del inlined.opset_import[:]
     inlined.opset_import.extend(used)
     return inlined
