@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as ImageFileType
 
 from ..errors import IgnnError, ImageReadError, ImageTooLargeError, InvalidImageError
+from .avif import check_coding
 from .deep import is_deep, read_deep_color
 from .frames import MAX_FRAMES, frames_of, of_one_size
 from .notes import facts_of, with_notes
@@ -87,6 +88,8 @@ def _read_source(source: Source, size: int) -> ImageFile:
             if (reader := reader_of(source)) is not None:
                 return reader(source)
             with source.opened() as image:
+                if image.format == "AVIF":
+                    check_coding(source)
                 return _read(source, image)
     except InvalidImageError as error:
         raise ImageReadError(f"{name}: {error}") from error
@@ -103,6 +106,10 @@ def _read_source(source: Source, size: int) -> ImageFile:
             raise ImageReadError(f"{name} cannot be read: {error.strerror}.") from error
         if _is_ours(error):
             raise
+        if "unsupported" in str(error).lower():
+            raise ImageReadError(
+                f"{name} is of a kind that Pillow does not read ({error}). Convert it to PNG."
+            ) from error
         raise ImageReadError(
             f"{name} is damaged or truncated ({error or type(error).__name__}). Replace it."
         ) from error

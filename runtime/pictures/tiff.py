@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..clone import install_command
 from ..errors import BackendUnavailableError, ImageReadError
 from . import exif as tags
 from .notes import Facts, with_notes
@@ -39,7 +38,7 @@ def read_tiff(source: Source) -> ImageFile:
     Raises:
         ImageReadError: it is damaged.
         InvalidImageError: shape or values that mean no picture.
-        BackendUnavailableError: a compression that needs the extra `formats`.
+        BackendUnavailableError: a compression that needs imagecodecs, which tifffile knows.
     """
     import tifffile
 
@@ -54,8 +53,8 @@ def read_tiff(source: Source) -> ImageFile:
             except ValueError as error:
                 if "imagecodecs" in str(error):
                     raise BackendUnavailableError(
-                        f"{source.name} is compressed so that imagecodecs is needed. "
-                        f"Install it with: {install_command('formats')}"
+                        f"{source.name} is compressed in a way that tifffile reads with imagecodecs alone. Install it "
+                        "with: pip install imagecodecs"
                     ) from error
                 raise
             facts = _facts(file, page)

@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import onnx
+import tifffile
 from fuzz_engines import fuzz_cache, fuzz_engine_model, fuzz_given_engine
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from small_networks import METADATA, make_network, write_model
 
 from runtime import IgnnError, SuperResolver
@@ -95,6 +97,25 @@ def seeds() -> dict[str, bytes]:
     save("moving.webp", rgba, "WEBP", save_all=True, append_images=[rgba.rotate(90)], duration=50)
     save("still.avif", rgb, "AVIF")
     save("plain.bmp", rgb, "BMP")
+    exif[0x010E] = "a word"
+    exif.get_ifd(0x8769).update({0x9286: b"ASCII\0\0\0another", 0x927C: bytes(range(64))})
+    notes = {"exif": exif, "xmp": b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>", "dpi": (300, 300)}
+    save("notes.jpg", rgb, "JPEG", **notes)
+    save("notes.webp", rgba, "WEBP", exif=exif, xmp=notes["xmp"])
+    save("notes.tif", rgb, "TIFF", **notes)
+    words = PngInfo()
+    words.add(b"gAMA", struct.pack(">I", 45455))
+    words.add(b"cICP", bytes([9, 16, 0, 1]))
+    words.add_itxt("Title", "a word", "en", "Title")
+    save("notes.png", rgb, "PNG", pnginfo=words, exif=exif)
+    for name, array, options in (
+        ("float.tif", values[..., :3].astype(np.float32) / 255, {}),
+        ("planes.tif", values[..., :3].astype(np.uint16).transpose(2, 0, 1) * 257, {"planarconfig": "separate"}),
+    ):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, array, photometric="rgb", **options)
+        files[name] = buffer.getvalue()
+    files["float.pfm"] = b"PF\n31 24\n-1.0\n" + (values[..., :3].astype("<f4") / 255).tobytes()
     return files
 
 

@@ -76,3 +76,20 @@ def write_model(path: Path, network: onnx.ModelProto, **metadata: str | None) ->
     helper.set_model_props(network, {f"ignn.{key}": value for key, value in entries.items() if value is not None})
     onnx.save(network, path)
     return path
+
+
+def make_nearest(scale: int = 2) -> onnx.ModelProto:
+    """The network that repeats each pixel `scale` x `scale` times: every value of its result is known."""
+    factors = numpy_helper.from_array(np.array([1, 1, scale, scale], np.float32), "factors")
+    resize = helper.make_node(
+        "Resize", ["lr", "", "factors"], ["sr"], mode="nearest", nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [resize],
+        "nearest",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "sh", "sw"])],
+        [factors],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
