@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from ..errors import ImageReadError, UsageError
 from ..pictures.write import FORMATS
 from .clip_streams import READABLE as CLIPS
@@ -188,7 +190,17 @@ def _own_suffix(source: Path) -> str:
     suffix = source.suffix.lower()
     if is_clip(source) and suffix not in CLIP_SUFFIXES:
         return next(written for written, container in CLIP_SUFFIXES.items() if container == CLIPS[suffix])
+    if suffix == ".bmp" and _is_transparent(source):
+        return ".png"  # no BMP with transparency is written
     return source.suffix if suffix in {*FORMATS, *CLIP_SUFFIXES} else ".png"
+
+
+def _is_transparent(source: Path) -> bool:
+    try:
+        with Image.open(source) as image:  # its header alone
+            return image.mode in ("RGBA", "LA", "PA")
+    except Exception:  # damaged: that is said when it is read
+        return False
 
 
 def _target(source: Path, base: Path, output: str, single: bool, suffix: str | None, scale: int) -> Path:

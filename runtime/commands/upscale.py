@@ -200,6 +200,9 @@ def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[Job], bool]:
         suffix=f".{arguments.format}" if arguments.format else None,
         scale=scale,
     )
+    to_png = sum((job.source.suffix.lower(), job.target.suffix) == (".bmp", ".png") for job in jobs)
+    if to_png and arguments.format is None:
+        sys.stderr.write(f"ignn upscale: {to_png} BMP with transparency: written as PNG\n")
     if arguments.shard is not None:
         return take_shard(jobs, arguments.shard), False
     return jobs, is_single(arguments.inputs, jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -188,3 +189,20 @@ def test_a_defect_is_one_message(monkeypatch, capsys):
     assert error.startswith("ignn learn: error: this is a defect of ignn (TypeError: ")
     assert "cli.py:" in error
     assert "Traceback" not in error
+
+
+def test_a_bmp_with_transparency_becomes_a_png(x2_model: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    masks = [0xFF0000, 0xFF00, 0xFF, 0xFF000000]
+    header = struct.pack("<IiiHHIIiiII4I52x", 108, 16, 16, 1, 32, 3, 1024, 0, 0, 0, 0, *masks)
+    pixels = bytes([50, 100, 200, 128]) * 256
+    content = struct.pack("<2sIHHI", b"BM", 122 + len(pixels), 0, 0, 122) + header + pixels
+    (tmp_path / "in" / "clear.bmp").write_bytes(content)
+    Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / "in" / "plain.bmp")
+    (tmp_path / "in" / "damaged.bmp").write_bytes(b"BM")
+    command = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(x2_model)]
+    assert cli.main(command) == 1
+    assert capsys.readouterr().err.count("1 BMP with transparency") == 1
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["clear.png", "plain.bmp"]
+    with Image.open(tmp_path / "out" / "clear.png") as large:
+        assert (large.mode, large.size) == ("RGBA", (32, 32))
