@@ -21,6 +21,7 @@ from export.sample import sample
 from export.to_onnx import export_onnx
 from runtime import SuperResolver
 from runtime.cli import run_command
+from runtime.metadata import STAGES
 from train import save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -80,7 +81,8 @@ def test_the_file_is_what_runtimes_expect(exported: Exported) -> None:
     (lr,), (sr,) = model.graph.input, model.graph.output
     assert (lr.name, sr.name) == ("lr", "sr")
     assert all(not dim.HasField("dim_value") for dim in [*lr.type.tensor_type.shape.dim][::2])
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20), ("ignn", 1)]
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    assert opsets == {"": 20, "ignn": 1, STAGES: 1}
     ours = [node for node in model.graph.node if node.domain == "ignn"]
     assert [node.op_type for node in ours] == ["WindowedKnn"] + 5 * ["AdaPNGather"]
     for node in ours:
@@ -88,7 +90,9 @@ def test_the_file_is_what_runtimes_expect(exported: Exported) -> None:
         assert attributes["plugin_namespace"] == b"ignn"
         assert attributes["plugin_version"] == b"1"
         assert attributes["scale"] == 2
-    assert {function.name for function in model.functions} == {"WindowedKnn", "AdaPNGather"}
+    called = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
+    assert called == {("ignn", "WindowedKnn"), ("ignn", "AdaPNGather")}  # the stages stand beside the graph
+    assert called < {(function.domain, function.name) for function in model.functions}
     assert {item.key: item.value for item in model.metadata_props}["ignn.precision"] == "fp32"
     assert str(REPOSITORY).encode() not in path.read_bytes()
 
