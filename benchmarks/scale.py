@@ -34,6 +34,7 @@ OUTPUT = REPOSITORY / "docs" / "scale.json"
 MODEL = "edsr-s-x2"
 CLIENTS = 8
 SIDE = 64
+MEMORY_SAMPLES = 8
 PORTS = (18000, 18001, 18002)
 
 
@@ -58,11 +59,12 @@ def measure_server(seconds: float) -> dict[str, Any]:
         clients = [threading.Thread(target=ask) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
-        time.sleep(seconds / 4)
-        memory_early = _memory_of(process.pid)
+        memory = []
+        for _ in range(MEMORY_SAMPLES):
+            time.sleep(seconds / MEMORY_SAMPLES)
+            memory.append(_memory_of(process.pid))
         for client in clients:
             client.join()
-        memory_late = _memory_of(process.pid)
     cuts = statistics.quantiles(times, n=100)
     return {
         "model": MODEL,
@@ -74,8 +76,7 @@ def measure_server(seconds: float) -> dict[str, Any]:
         "pictures_per_second": len(times) / seconds,
         "seconds_p50": cuts[49],
         "seconds_p99": cuts[98],
-        "memory_bytes_after_a_quarter": memory_early,
-        "memory_bytes_at_the_end": memory_late,
+        "memory_bytes": memory,
     }
 
 
@@ -189,11 +190,11 @@ def main() -> int:
     }
     write_text(arguments.output, json.dumps(document, indent=1) + "\n")
     server, batch = document["server"], document["batch"]
+    memory = ", ".join(f"{taken / 1e6:.0f}" for taken in server["memory_bytes"])
     sys.stdout.write(
         f"server: {server['requests']} pictures in {server['seconds']:.0f} s, {server['errors']} errors, "
         f"{server['pictures_per_second']:.2f} a second, half within {server['seconds_p50']:.2f} s, 99 % within "
-        f"{server['seconds_p99']:.2f} s; memory {server['memory_bytes_after_a_quarter'] / 1e6:.0f} MB after a quarter, "
-        f"{server['memory_bytes_at_the_end'] / 1e6:.0f} MB at the end\n"
+        f"{server['seconds_p99']:.2f} s; memory, in equal steps: {memory} MB\n"
         f"batch: {batch['batch']['pictures_per_second']:.2f} pictures a second, {batch['batch_by_upscale']:.2f} of "
         f"`ignn upscale`; first picture after {batch['batch']['seconds_to_the_first']:.1f} s against "
         f"{batch['upscale']['seconds_to_the_first']:.1f} s\n-> {arguments.output}\n"
