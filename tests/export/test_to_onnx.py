@@ -192,5 +192,5 @@ def test_as_a_script_from_anywhere(tmp_path: Path) -> None:
     command = [sys.executable, script, "--checkpoint", "net.pt", "--output", "m.onnx"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("worst difference") == 3
+    assert result.stdout.count("worst difference") == 6  # three sizes, as one graph and in stages
     assert (tmp_path / "m.onnx").is_file()
