@@ -34,6 +34,21 @@ def infer_array(protocol, server, image):
         return client.infer("ignn-s-x2", [tensor]).as_numpy("sr")[0]
 
 
+def refusals(server, image, count):
+    """Ask with so many clients at once; return the errors of those that were refused."""
+    client = pytest.importorskip("tritonclient.grpc")
+
+    def ask(_):
+        try:
+            return infer_array("grpc", server, image)
+        except client.InferenceServerException as error:
+            return error
+
+    with ThreadPoolExecutor(count) as threads:
+        results = list(threads.map(ask, range(count)))
+    return [result for result in results if isinstance(result, client.InferenceServerException)]
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_arrays_are_those_of_the_local_resolver(server, resolver, pictures, protocol):
     for image in pictures:
@@ -234,21 +249,11 @@ def test_a_killed_command_leaves_no_server(real_server, server):
 
 
 def test_who_waits_too_long_in_the_queue_is_refused(real_server, server):
-    client = pytest.importorskip("tritonclient.grpc")
     slow = type(server)("--model", "ignn-s-x2", "--threads", "1", "--timeout", "1")
     slow.start()
     try:
         image = np.random.default_rng(3).integers(0, 256, (160, 160, 3), dtype=np.uint8)
-
-        def ask(_):
-            try:
-                return infer_array("grpc", slow, image)
-            except client.InferenceServerException as error:
-                return error
-
-        with ThreadPoolExecutor(8) as threads:
-            results = list(threads.map(ask, range(8)))
-        refused = [result for result in results if isinstance(result, client.InferenceServerException)]
+        refused = refusals(slow, image, 8)
         assert 0 < len(refused) < 8
         assert {error.status() for error in refused} == {"StatusCode.UNAVAILABLE"}
         assert "timeout" in str(refused[0]).lower()
@@ -316,21 +321,11 @@ def test_options_of_a_local_network_are_refused_with_a_server(server, tmp_path, 
 
 
 def test_a_full_queue_refuses_and_the_client_comes_again(real_server, server, resolver):
-    client = pytest.importorskip("tritonclient.grpc")
     small = type(server)("--model", "ignn-s-x2", "--threads", "1", "--queue", "1")
     small.start()
     try:
         image = np.random.default_rng(3).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-
-        def ask(_):
-            try:
-                return infer_array("grpc", small, image)
-            except client.InferenceServerException as error:
-                return error
-
-        with ThreadPoolExecutor(16) as threads:
-            results = list(threads.map(ask, range(16)))
-        refused = [result for result in results if isinstance(result, client.InferenceServerException)]
+        refused = refusals(small, image, 16)
         assert refused
         assert len(refused) < 16
         assert {error.status() for error in refused} == {"StatusCode.UNAVAILABLE"}
