@@ -18,7 +18,7 @@ from typing import Any
 
 from ..backends.memory import free_host_memory
 from ..clone import install_command
-from ..errors import BackendUnavailableError, ClusterError, IgnnError
+from ..errors import BackendUnavailableError, ClusterError, explain
 from ..pictures.read import read_bytes
 from ..pictures.write import WriteOptions, write_bytes
 from ..super_resolver import SuperResolver
@@ -134,8 +134,7 @@ class Enlarger:
                 self._target.write(task.target, result)
                 self._target.write(task.mark, b"")
         except Exception as error:  # one file's failure
-            text = str(error) if isinstance(error, IgnnError) else f"a defect of ignn ({error!r}); please report it"
-            return Result(task.source, text, type(error).__name__)
+            return Result(task.source, explain(error), type(error).__name__)
         pixels = sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames)
         return Result(task.source, pixels=pixels, watch=watch)
 
