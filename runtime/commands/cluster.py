@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
+from functools import partial
 from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,12 +15,12 @@ from tqdm import tqdm
 
 from ..backends.opening import find_model_file
 from ..errors import UsageError
-from ..pictures.write import FORMATS, WriteOptions
+from ..pictures.write import WriteOptions
 from ..serving import cluster
 from ..serving.cluster import Actors, Result, Task
 from ..serving.metrics import Metrics, served_metrics
 from ..serving.storage import MARKS, Entry, Folder, key_of, mark_of
-from .find import READABLE
+from .find import READABLE, picture_suffix
 from .upscale import add_network_arguments, add_write_arguments, resolver_arguments
 
 FAILURES = "ignn-failures.jsonl"
@@ -105,7 +106,7 @@ def _plan(source: Folder, target: Folder, suffix: str | None, settings: str) -> 
         raise UsageError(
             f"There are no pictures in {source.address}. Supported suffixes are {', '.join(sorted(READABLE))}."
         )
-    names = _targets(entries, suffix)
+    names = _targets(source, entries, suffix)
     there = {entry.name for entry in target.list()}
     marks: dict[str, list[str]] = {}
     for name in there:
@@ -120,14 +121,14 @@ def _plan(source: Folder, target: Folder, suffix: str | None, settings: str) -> 
     return tasks, len(entries)
 
 
-def _targets(entries: Iterable[Entry], suffix: str | None) -> dict[str, str]:
+def _targets(source: Folder, entries: Iterable[Entry], suffix: str | None) -> dict[str, str]:
     """Return the outputs' names by the inputs' names."""
     result: dict[str, str] = {}
     taken: dict[str, str] = {}
     for entry in entries:
         name = PurePosixPath(entry.name)
-        own = name.suffix if name.suffix.lower() in FORMATS else ".png"
-        target = name.with_suffix(f".{suffix}" if suffix else own).as_posix()
+        chosen = f".{suffix}" if suffix else picture_suffix(name.suffix, partial(source.open, entry.name))
+        target = name.with_suffix(chosen).as_posix()
         if target in taken:
             raise UsageError(f"{taken[target]} and {entry.name} would both become {target}. Rename one of them.")
         taken[target], result[entry.name] = entry.name, target

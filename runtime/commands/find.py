@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -188,16 +189,30 @@ def is_clip(path: Path) -> bool:
 def _own_suffix(source: Path) -> str:
     """Return the suffix that an output has where the user names none: the input's, if it is written."""
     suffix = source.suffix.lower()
-    if is_clip(source) and suffix not in CLIP_SUFFIXES:
-        return next(written for written, container in CLIP_SUFFIXES.items() if container == CLIPS[suffix])
-    if suffix == ".bmp" and _is_transparent(source):
+    if is_clip(source):
+        return next(
+            source.suffix if suffix in CLIP_SUFFIXES else written
+            for written, container in CLIP_SUFFIXES.items()
+            if container == CLIPS[suffix]
+        )
+    return picture_suffix(source.suffix, lambda: source.open("rb"))
+
+
+def picture_suffix(suffix: str, open_file: Callable[[], BinaryIO]) -> str:
+    """Return the suffix that an enlarged picture has where the user names none.
+
+    Args:
+        suffix: of the input.
+        open_file: opens the input, whose header may decide.
+    """
+    if suffix.lower() == ".bmp" and _is_transparent(open_file):
         return ".png"  # no BMP with transparency is written
-    return source.suffix if suffix in {*FORMATS, *CLIP_SUFFIXES} else ".png"
+    return suffix if suffix.lower() in FORMATS else ".png"
 
 
-def _is_transparent(source: Path) -> bool:
+def _is_transparent(open_file: Callable[[], BinaryIO]) -> bool:
     try:
-        with Image.open(source) as image:  # its header alone
+        with open_file() as file, Image.open(file) as image:  # its header alone
             return image.mode in ("RGBA", "LA", "PA")
     except Exception:  # damaged: that is said when it is read
         return False

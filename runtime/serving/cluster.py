@@ -16,23 +16,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..backends.memory import free_host_memory
 from ..clone import install_command
 from ..errors import BackendUnavailableError, ClusterError, explain
 from ..pictures.read import read_bytes
 from ..pictures.write import WriteOptions, write_bytes
 from ..super_resolver import SuperResolver
-from ..tiles.budget import MEMORY_SHARE
-from ..tiles.plan import largest_tile
 from .metrics import Stopwatch
 from .storage import Folder
 
 CPUS_PER_ACTOR = 0.5
 """What an actor takes of the CPUs that Ray counts, for each thread: where actors hold all, nothing else of Ray's own
 can start, and the job waits for ever (ray-project/ray #44687)."""
-
-_LARGE = 1 << 20
-"""Side of a picture that does not fit in memory whole."""
 
 MOST_FILES_A_TASK = 16
 """Ray's overhead is by the task, and a task that a killed actor held begins anew."""
@@ -106,11 +100,9 @@ class Enlarger:
         self._source, self._target, self._options, self._max_pixels = source, target, options, max_pixels
         self._resolver = SuperResolver(**resolver)
         network = self._resolver.network
-        if network.tile == "auto" and network.backend.on_host:
+        if network.backend.on_host:
             # The other actors of this machine take as much at the same time.
-            share = free_host_memory() * MEMORY_SHARE * min(1, (resolver["threads"] or 1) / (os.cpu_count() or 1))
-            crop_pixels = int(share) // network.metadata.bytes_per_pixel
-            network.tile = largest_tile(_LARGE, _LARGE, network.metadata, crop_pixels=crop_pixels, halo=network.halo)
+            network.host_share = min(1, (resolver["threads"] or 1) / (os.cpu_count() or 1))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Enlarge one file; the row is a `Task`, and what is returned holds a `Result`, whose fields Arrow cannot."""

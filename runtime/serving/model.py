@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.memory import hold_no_freed_memory
 from ..errors import IgnnError, ImageReadError, ImageTooLargeError, InvalidImageError, UsageError
 from ..pictures.read import read_bytes
 from ..pictures.write import WriteOptions, format_of, suffix_of_format, write_bytes
@@ -124,6 +125,7 @@ class _Served:
     def __init__(self, args: dict[str, str]) -> None:
         import triton_python_backend_utils  # of the server's own process
 
+        hold_no_freed_memory()
         self.utils: Any = triton_python_backend_utils
         texts = {key: value["string_value"] for key, value in json.loads(args["model_config"])["parameters"].items()}
         self.max_pixels, self.max_bytes = int(texts["max_pixels"]), int(texts["max_bytes"])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ..atomic import PART_SUFFIX
 from ..clone import install_command
@@ -109,6 +109,15 @@ class Folder:
         """
         with _as_ours(self._shown(name)), self._system.open_input_stream(self._path(name)) as file:
             return bytes(file.read())
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file to read parts of it.
+
+        Raises:
+            StorageError: there is none, or the store refuses.
+        """
+        with _as_ours(self._shown(name)):
+            return cast(BinaryIO, self._system.open_input_file(self._path(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, which is whole or absent at any moment; the folders above it are made.

@@ -28,6 +28,7 @@ class TiledNetwork:
     Attributes:
         backend: what runs the network.
         tile, halo, self_ensemble: as given.
+        host_share: share of the free host memory that the network may think its own; the rest is of other processes.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class TiledNetwork:
     ) -> None:
         self.backend = backend
         self.tile, self.halo, self.self_ensemble = tile, halo, self_ensemble
+        self.host_share = 1.0
         # Rounded values are not for averaging.
         self._as_bytes = backend.takes_bytes and not self_ensemble and not self._approximate
         # What did not fit in memory is not tried again: both limits only ever fall.
@@ -274,7 +276,7 @@ class TiledNetwork:
         On a device they are those before the first run: what a backend takes there it keeps, for its own next run.
         """
         if self.backend.on_host:
-            return self.backend.free_memory()
+            return int(self.backend.free_memory() * self.host_share)
         if self._free_on_device is None:
             self._free_on_device = self.backend.free_memory()
         return self._free_on_device

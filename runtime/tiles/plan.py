@@ -163,24 +163,6 @@ def split(start: int, stop: int, length: int, tile: int, halo: int, metadata: Mo
     return segments
 
 
-def largest_tile(
-    height: int, width: int, metadata: ModelMetadata, *, crop_pixels: int, halo: int | None = None
-) -> int | None:
-    """Return the largest tile whose crops have at most `crop_pixels` LR pixels; None if the whole image has no more.
-
-    If even the smallest tile has more, return the smallest.
-    """
-    if height * width <= crop_pixels:
-        return None
-    multiple = metadata.tile_multiple
-    low, high = 1, -(-max(height, width) // multiple)
-    while low < high:  # a larger tile never has a smaller largest crop
-        middle = (low + high + 1) // 2
-        plan = plan_tiles(height, width, metadata, tile=middle * multiple, halo=halo)
-        low, high = (middle, high) if plan.crop_pixels <= crop_pixels else (low, middle - 1)
-    return low * multiple
-
-
 def _with_ramps(segments: list[Segment], halo: int) -> Iterator[Segment]:
     """Add ramps: neighbors overlap by as much as both crops hold, and by at most half of either tile."""
     ramps = [0]

@@ -16,7 +16,7 @@ from runtime.backends import BackendMemoryError
 from runtime.metadata import ModelMetadata
 from runtime.tiles.composer import Composer
 from runtime.tiles.network import MINIMUM_TILE
-from runtime.tiles.plan import largest_tile, plan_tiles
+from runtime.tiles.plan import plan_tiles
 
 
 def facts(graph_scale: int = 2, halo: int = 8, window: int = 3, *, exact: bool = True) -> ModelMetadata:
@@ -113,24 +113,15 @@ def test_blending_weights_sum_to_one(height, width, tile, halo, scale):
     assert next_row == height * scale
 
 
-@settings(max_examples=200, deadline=None)
-@given(height=sizes, width=sizes, pixels=st.integers(1, 200_000))
-def test_largest_tile_fits(height, width, pixels):
-    metadata = facts()
-    tile = largest_tile(height, width, metadata, crop_pixels=pixels)
-    if tile is None:
-        assert height * width <= pixels
-        return
-    smallest = plan_tiles(height, width, metadata, tile=metadata.tile_multiple).crop_pixels
-    assert plan_tiles(height, width, metadata, tile=tile).crop_pixels <= max(pixels, smallest)
-
-
 def test_auto_takes_tiles_that_fit_the_free_memory(x2_model, photograph, monkeypatch):
     resolver = SuperResolver(x2_model, tile="auto")
     assert len(resolver.network.plan(150, 225)) == 1  # 2000 bytes a pixel by the metadata: 65 MB
     monkeypatch.setattr(type(resolver.network.backend), "free_memory", lambda self: 20_000_000)
     plan = resolver.network.plan(150, 225)
     assert len(plan) > 1
+    resolver.network.host_share = 0.5
+    assert resolver.network.plan(150, 225).crop_pixels < plan.crop_pixels
+    resolver.network.host_share = 1
     assert plan.crop_pixels * 2000 <= 20_000_000
     assert np.array_equal(resolver(photograph), SuperResolver(x2_model, tile=None)(photograph))
 

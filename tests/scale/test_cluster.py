@@ -8,6 +8,7 @@ import pickle
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from PIL import Image
 from real_server import REPOSITORY, free_ports, processes
 
 from runtime import cli, errors
+from runtime.commands import cluster
+from runtime.commands.find import find_jobs
 from runtime.serving.cluster import Actors, count_actors
 from runtime.serving.storage import MARKS, Entry, Folder, key_of, mark_of
 
@@ -173,6 +176,19 @@ def test_a_bucket_is_a_folder(s3):
     assert not folder.has("more/a.png")
     with pytest.raises(errors.StorageError, match="bucket/in/nothing"):
         folder.read("nothing")
+
+
+def test_outputs_have_the_suffixes_of_the_plain_command(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("b.bmp", "c.JPG", "d.tga"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "in" / name)
+    header = (tmp_path / "in" / "b.bmp").read_bytes()[:14]
+    masks = struct.pack("<IiiHHIIiiIIIIII", 56, 4, 4, 1, 32, 3, 64, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    (tmp_path / "in" / "a.bmp").write_bytes(header[:10] + struct.pack("<I", 14 + len(masks)) + masks + bytes(64))
+    tasks, _ = cluster._plan(Folder(str(tmp_path / "in")), Folder(str(tmp_path / "out")), None, "")
+    plain = find_jobs([str(tmp_path / "in")], str(tmp_path / "out"))
+    names = [task.target for task in tasks]
+    assert names == [job.target.name for job in plain] == ["a.png", "b.bmp", "c.JPG", "d.png"]
 
 
 def test_a_folder_on_disk(tmp_path, monkeypatch):
