@@ -146,7 +146,7 @@ class Job:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         assert actors.count is not None
-        a_task = max(1, min(MOST_FILES_A_TASK, len(tasks) // (4 * actors.count)))
+        a_task = max(1, min(MOST_FILES_A_TASK, len(tasks) // (16 * actors.count)))
         data = ray.data.from_items([asdict(task) for task in tasks], override_num_blocks=-(-len(tasks) // a_task))
         enlarged = data.map(
             Enlarger,
