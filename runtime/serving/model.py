@@ -22,6 +22,7 @@ from ..errors import IgnnError, ImageReadError, ImageTooLargeError, InvalidImage
 from ..pictures.read import read_bytes
 from ..pictures.write import WriteOptions, format_of, suffix_of_format, write_bytes
 from ..super_resolver import SuperResolver
+from .metrics import Stopwatch
 
 ARRAY_MAGIC = b"\x93NUMPY"
 """How a file begins that holds an array (.npy)."""
@@ -108,14 +109,15 @@ class FileModel:
             return bytes_of(large)
         if suffix is not None:
             format_of(Path(f"the result{suffix}"))  # before the work, not after it
+        watch = Stopwatch()
         with served.stage("decode"):
             small = read_bytes(data, max_pixels=served.max_pixels)
         with served.stage("network"):
-            content = served.resolver.upscale_file(small)
+            content = served.resolver.upscale_file(small, tile_done=watch.tile_done)
         with served.stage("encode"):
             result = write_bytes(content, suffix or suffix_of_format(small.format), options)
         sizes = [frame.color.shape[:2] for frame in content.frames]
-        served.count(images=1, pixels=sum(height * width for height, width in sizes))
+        served.count(images=1, pixels=sum(height * width for height, width in sizes), tiles=watch.tiles)
         return result
 
 
@@ -143,6 +145,7 @@ class _Served:
         families = {
             "ignn_images_total": "Pictures enlarged",
             "ignn_output_pixels_total": "Pixels of enlarged pictures",
+            "ignn_tiles_total": "Tiles that the network ran on, of files",
             "ignn_stage_seconds_total": "Time in decoding, the network, and encoding",
             "ignn_errors_total": "Requests that failed, by kind",
         }
@@ -165,10 +168,12 @@ class _Served:
             output_tensors=[], error=self.utils.TritonError(text, getattr(self.utils.TritonError, code))
         )
 
-    def count(self, *, images: int, pixels: int) -> None:
-        """Count pictures, and the pixels of their results."""
+    def count(self, *, images: int, pixels: int, tiles: int = 0) -> None:
+        """Count pictures, the pixels of their results, and their tiles where they are known."""
         self._add("ignn_images_total", images)
         self._add("ignn_output_pixels_total", pixels)
+        if tiles:
+            self._add("ignn_tiles_total", tiles)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -174,6 +174,7 @@ def test_metrics(server, remote, pictures):
     for line in (
         'ignn_images_total{model="ignn-s-x2-file"}',
         'ignn_output_pixels_total{model="ignn-s-x2-file"}',
+        'ignn_tiles_total{model="ignn-s-x2-file"}',
         'ignn_stage_seconds_total{model="ignn-s-x2-file",stage="network"}',
         'ignn_errors_total{kind="ImageReadError",model="ignn-s-x2-file"}',
         "nv_inference_request_success",
