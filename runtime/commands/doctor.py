@@ -23,6 +23,7 @@ from ..models import bundled_models
 
 EXTRAS = {
     "stream": (("pyvips", "pyvips-binary"), "pictures larger than memory: ignn upscale --stream"),
+    "formats": (("pillow-heif", "pyjpegxl", "rawpy"), "HEIC, JPEG XL and raw files of cameras"),
     "video": (("av",), "clips: ignn upscale clip.mp4"),
     "ui": (("gradio",), "the page of `ignn ui`"),
     "serve": (("nvidia-pytriton",), "ignn serve, where NVIDIA's image is not"),

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..errors import ImageReadError, UsageError
+from ..pictures.readers import EXTRA_SUFFIXES
 from ..pictures.write import FORMATS
 from .clip_streams import READABLE as CLIPS
 from .clip_streams import SUFFIXES as CLIP_SUFFIXES
@@ -20,7 +21,7 @@ from .jobs import STANDARD_INPUT, STANDARD_OUTPUT, Job
 
 logger = logging.getLogger("ignn")
 
-READABLE = {*FORMATS, ".jpe", ".jfif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".ico", ".avifs"}
+READABLE = {*FORMATS, ".jpe", ".jfif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".ico", ".avifs", *EXTRA_SUFFIXES}
 """Suffixes that are taken from folders; a file that is named is tried whatever its suffix."""
 
 

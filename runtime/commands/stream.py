@@ -25,6 +25,7 @@ from ..pictures.exif import add_to_tiff
 from ..pictures.notes import facts_of, with_notes
 from ..pictures.picture import Picture, maximum_of
 from ..pictures.png import write_png_rows
+from ..pictures.readers import EXTRA_READERS, reader_of
 from ..pictures.source import Source
 from ..pictures.write import WriteOptions, format_of, with_notes_held
 from ..super_resolver import SuperResolver
@@ -54,6 +55,10 @@ class Rows:
     def __init__(self, path: Path, *, background: tuple[int, int, int] | None, max_pixels: int | None) -> None:
         if not path.is_file() or path.stat().st_size == 0:
             raise ImageReadError(f"There is no file {path}, or it is empty.")
+        if reader_of(Source(str(path), path)) in EXTRA_READERS:
+            raise ImageReadError(
+                f"{path} is not streamed: HEIC, JPEG XL and raw files are read whole. Leave out --stream."
+            )
         vips = _vips()
         try:
             image = vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 from PIL.ImageFile import ImageFile as ImageFileType
 
-from .picture import Picture
+from .picture import Picture, unmultiplied
 from .source import Source
 
 _DEEP_MODES = ("RGB;16", "RGBA;16", "RGBX;16", "RGBa;16", "LA;16")
@@ -40,8 +40,7 @@ def read_deep_color(source: Source, image: ImageFileType, page: int = 0) -> Pict
     both = _decode(image, straight).astype(np.uint16) << 8 | low
     color, alpha = both[..., :3], both[..., 3] if both.shape[2] == 4 else None
     if "a" in mode and alpha is not None:
-        share = np.maximum(alpha, 1)[..., None].astype(np.float64) / 65535
-        color = np.minimum(np.rint(color / share), 65535).astype(np.uint16)
+        color = unmultiplied(color, alpha)
     if alpha is None:
         alpha = _where_not(color, image.info.get("transparency"))
     return Picture(color, alpha, image.info.get("icc_profile"))

@@ -207,6 +207,14 @@ def eight_bits(picture: Picture) -> Picture:
     return in_type(picture, np.dtype(np.uint8))
 
 
+def unmultiplied(color: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Return colors (H, W, C) that alpha (H, W), of the same type, was multiplied into, without it."""
+    maximum = maximum_of(color.dtype)
+    share = np.maximum(alpha, 1 / 65535 if maximum == 1 else 1)[..., None].astype(np.float64) / maximum
+    values = np.minimum(color / share, maximum)
+    return (values if maximum == 1 else np.rint(values)).astype(color.dtype)
+
+
 def in_type(picture: Picture, dtype: np.dtype[Any]) -> Picture:
     """Return the picture with values of another type: uint8, uint16 or float32."""
     if picture.color.dtype == dtype:

@@ -9,19 +9,32 @@ import numpy as np
 
 from ..errors import ImageReadError
 from . import exif as tags
+from . import heif, jxl, raw
 from .picture import ImageFile, from_array
 from .source import Source
 from .tiff import needs_tifffile, read_tiff
 
 Reader = Callable[[Source], ImageFile]
 
+EXTRA_SUFFIXES = (*heif.SUFFIXES, *jxl.SUFFIXES, *raw.SUFFIXES)
+"""Suffixes of what the extra `formats` reads."""
+
+EXTRA_READERS: tuple[Reader, ...] = (heif.read_heif, jxl.read_jxl, raw.read_raw)
+"""Readers of that extra, which decode a file whole."""
+
 
 def reader_of(source: Source) -> Reader | None:
     """Return the reader of a file that is not for Pillow; None if it is for Pillow."""
     with source.stream() as file:
         head = file.read(64)
+        if raw.is_raw(file) or (head[:4] in tags.MAGICS and source.suffix in raw.SUFFIXES):
+            return raw.read_raw
         if head[:4] in tags.MAGICS:
             return read_tiff if needs_tifffile(file) else None
+    if heif.is_heif(head):
+        return heif.read_heif
+    if jxl.is_jxl(head):
+        return jxl.read_jxl
     if head[:3] in (b"PF\n", b"Pf\n", b"PF\r", b"Pf\r", b"PF ", b"Pf "):
         return read_pfm
     return None

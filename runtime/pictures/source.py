@@ -39,6 +39,11 @@ class Source:
             return self.max_pixels
         return 2 * Image.MAX_IMAGE_PIXELS
 
+    @property
+    def suffix(self) -> str:
+        """The suffix of its path, in small letters; empty for bytes."""
+        return "" if isinstance(self.file, bytes) else self.file.suffix.lower()
+
     def stream(self) -> BinaryIO:
         """Open the file itself."""
         return io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file.open("rb")

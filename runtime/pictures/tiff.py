@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import BackendUnavailableError, ImageReadError
 from . import exif as tags
 from .notes import Facts, with_notes
-from .picture import ImageFile, Picture, from_array, from_pil, in_type
+from .picture import ImageFile, Picture, from_array, from_pil, in_type, unmultiplied
 from .source import Source
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT, _PROFILE = 258, 262, 277, 284, 339, 34675
@@ -84,10 +84,7 @@ def _picture(values: NDArray[Any], page: Any, name: str, icc: bytes | None) -> P
         return picture
     alpha = from_array(values[..., own]).color[..., 0]
     if extra[0] == 1:  # colors are multiplied by it
-        share = np.maximum(alpha, 1 / 65535 if picture.maximum == 1 else 1)[..., None] / picture.maximum
-        color = np.minimum(picture.color / share, picture.maximum)
-        rounded = color if picture.maximum == 1 else np.rint(color)
-        picture = replace(picture, color=rounded.astype(picture.color.dtype))
+        picture = replace(picture, color=unmultiplied(picture.color, alpha))
     return replace(picture, alpha=alpha)
 
 

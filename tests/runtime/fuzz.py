@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import onnx
 import tifffile
+from extra_files import dng, heic, jxl
 from fuzz_engines import fuzz_cache, fuzz_engine_model, fuzz_given_engine
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -116,6 +117,10 @@ def seeds() -> dict[str, bytes]:
         tifffile.imwrite(buffer, array, photometric="rgb", **options)
         files[name] = buffer.getvalue()
     files["float.pfm"] = b"PF\n31 24\n-1.0\n" + (values[..., :3].astype("<f4") / 255).tobytes()
+    deep = values.astype(np.uint16) * 257
+    files |= {"still.heic": heic(values), "deep.heic": heic(deep[..., :3])}
+    files |= {"still.jxl": jxl(values), "lossy.jxl": jxl(deep[..., :3], lossless=False)}
+    files["raw.dng"] = dng(np.tile(deep[..., 0], (2, 2)), 6)
     return files
 
 
