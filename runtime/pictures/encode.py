@@ -76,7 +76,8 @@ def _write_pillow(file: BinaryIO, pillow: str, frames: list[Picture], how: Encod
         elif how.loop != 1:  # GIF counts how often it is shown again, and is silent about once
             arguments["loop"] = max(how.loop - 1, 0)
         if pillow == "GIF" and images[0].mode == "RGBA":
-            arguments["disposal"] = 2
+            # Pillow's smaller palettes, which `optimize` means, lose the transparent color of some later frames.
+            arguments |= {"disposal": 2, "optimize": False}
     for image in images:
         image.info.clear()  # Pillow writes some of it by itself
     images[0].save(file, pillow, **arguments)

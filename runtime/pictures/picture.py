@@ -141,7 +141,11 @@ def from_pil(image: Image.Image) -> Picture:
     """
     if 0 in image.size:
         raise InvalidImageError(f"Invalid image size {image.size}: it has no pixels.")
+    hidden = transparent_grey(image)
     _load(image)
+    if hidden is not None:
+        image = image.copy()
+        image.info["transparency"] = hidden
     icc, exif = image.info.get("icc_profile"), image.info.get("exif")
     if image.mode in _SRGB_MODES:
         image, icc = pil_to_srgb(image, icc), None
@@ -167,6 +171,20 @@ def from_pil(image: Image.Image) -> Picture:
     if not transparent:
         return Picture(values, icc=icc, exif=exif)
     return Picture(values[..., :-1], values[..., -1], icc=icc, exif=exif)
+
+
+def transparent_grey(image: Image.Image) -> int | None:
+    """Return the transparent grey of a PNG of 2 or 4 bits as its pixels will be; None if Pillow has it right.
+
+    Pillow spreads the pixels over 0..255, and leaves this value as it is in the file. Ask before pixels are decoded.
+    """
+    tiles = getattr(image, "tile", None)
+    raw = tiles[0].args if tiles else None
+    bits = {"L;2": 2, "L;4": 4}.get(raw) if isinstance(raw, str) else None
+    value = image.info.get("transparency")
+    if image.format != "PNG" or bits is None or not isinstance(value, int) or value >= 1 << bits:
+        return None
+    return value * 255 // ((1 << bits) - 1)
 
 
 def _load(image: Image.Image) -> None:

@@ -16,7 +16,7 @@ from .avif import check_coding
 from .deep import is_deep, read_deep_color
 from .frames import MAX_FRAMES, frames_of, of_one_size
 from .notes import facts_of, with_notes
-from .picture import ImageFile, Picture, from_pil
+from .picture import ImageFile, Picture, from_pil, transparent_grey
 from .readers import reader_of
 from .source import Source
 
@@ -24,6 +24,17 @@ logger = logging.getLogger("ignn")
 
 _OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 """Refusals that are no fault of the file's content."""
+
+
+_UNKNOWN_KIND = (
+    "unsupported",
+    "unimplemented",
+    "not implemented",
+    "not supported",
+    "cannot find loader",
+    "unable to locate",
+)
+"""What Pillow says of kinds of file that it cannot decode, or not without another program."""
 
 
 def read_still(path: Path, *, max_pixels: int | None = None) -> Picture:
@@ -106,7 +117,7 @@ def _read_source(source: Source, size: int) -> ImageFile:
             raise ImageReadError(f"{name} cannot be read: {error.strerror}.") from error
         if _is_ours(error):
             raise
-        if "unsupported" in str(error).lower():
+        if any(word in str(error).lower() for word in _UNKNOWN_KIND):
             raise ImageReadError(
                 f"{name} is of a kind that Pillow does not read ({error}). Convert it to PNG."
             ) from error
@@ -151,5 +162,8 @@ def _read_frame(source: Source, image: ImageFileType, index: int, *, animated: b
         return with_notes(deep, facts_of(image, source), source.name, turned=True)
     if animated and index == 0 and is_deep(image):
         logger.warning("%s: animations of 16 bits a channel are read with 8", source.name)
+    hidden = transparent_grey(image)
     image.load()
+    if hidden is not None:
+        image.info["transparency"] = hidden
     return with_notes(from_pil(image), facts_of(image, source), source.name)

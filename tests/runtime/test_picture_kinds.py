@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from runtime import cli, errors
 from runtime.commands import compare
-from runtime.pictures.picture import Picture
+from runtime.pictures.picture import Picture, from_pil
 from runtime.pictures.read import ImageFile, read_file, read_still
 from runtime.pictures.write import write_file
 
@@ -266,3 +266,25 @@ def test_pages_of_sixteen_bits_stay_deep(tmp_path):
     write_file(ImageFile(pages, []), tmp_path / "pages.tif")
     again = read_file(tmp_path / "pages.tif").frames
     assert [page.color[0, 0].tolist() for page in again] == [[300] * 3, [301] * 3]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_grey_of_a_png_of_few_bits(tmp_path, bits):
+    levels = list(range(min(1 << bits, 16)))
+    for hidden in levels[:4]:
+        with (tmp_path / "in.png").open("wb") as file:
+            png.Writer(len(levels), 2, greyscale=True, bitdepth=bits, transparent=hidden).write(file, [levels] * 2)
+        for picture in (read_still(tmp_path / "in.png"), from_pil(Image.open(tmp_path / "in.png"))):
+            assert picture.color[0, :, 0].tolist() == [level * 255 // ((1 << bits) - 1) for level in levels]
+            assert picture.alpha[0].tolist() == [0 if level == hidden else 255 for level in levels]
+
+
+def test_a_gif_keeps_transparency_behind_an_opaque_frame(tmp_path):
+    red, green, blue, nothing = (255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255), (0, 0, 0, 0)
+    rows = [[nothing, nothing, red], [red, green, blue], [nothing, nothing, blue]]
+    values = [np.array([row], np.uint8) for row in rows]
+    frames = [Picture(value[..., :3], value[..., 3]) for value in values]
+    write_file(ImageFile(frames, [100, 200, 300]), tmp_path / "out.gif")
+    written = read_file(tmp_path / "out.gif").frames
+    alphas = [np.full((1, 3), 255) if frame.alpha is None else frame.alpha for frame in written]
+    assert [alpha[0].tolist() for alpha in alphas] == [[0, 0, 255], [255, 255, 255], [0, 0, 255]]
