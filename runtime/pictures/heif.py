@@ -51,11 +51,12 @@ def read_heif(source: Source) -> ImageFile:
         except IgnnError:
             raise
         except Exception as error:  # it raises nearly anything
-            if "unsupported" in str(error).lower():
+            reason = " ".join(str(error).split())  # libheif's may have several lines
+            if "unsupported" in reason.lower():
                 raise ImageReadError(
-                    f"{source.name} is a HEIC of a kind that libheif does not read ({error}). Convert it to PNG."
+                    f"{source.name} is a HEIC of a kind that libheif does not read ({reason}). Convert it to PNG."
                 ) from error
-            raise ImageReadError(f"{source.name} is damaged or truncated ({error}). Replace it.") from error
+            raise ImageReadError(f"{source.name} is damaged or truncated ({reason}). Replace it.") from error
     if len(content) > 1:
         logger.warning("%s: its first picture alone is read", source.name)
     info = content.info

@@ -14,7 +14,7 @@ from PIL.ImageFile import ImageFile as ImageFileType
 from ..errors import IgnnError, ImageReadError, ImageTooLargeError, InvalidImageError
 from .avif import check_coding
 from .deep import is_deep, read_deep_color
-from .frames import MAX_FRAMES, frames_of, of_one_size
+from .frames import MAX_FRAMES, Frames, frames_of, of_one_size
 from .notes import facts_of, with_notes
 from .picture import ImageFile, Picture, from_pil, transparent_grey
 from .readers import reader_of
@@ -148,19 +148,19 @@ def _read(source: Source, image: ImageFileType) -> ImageFile:
         pixels += size
         later = 0 if which.pages else (which.indexes[-1] - index) * size
         source.check(f"{count} frames with " if count > 1 else "", pixels + later)
-        frames.append(_read_frame(source, image, index, animated=which.animated))
+        frames.append(_read_frame(source, image, index, which))
         durations.append(round(image.info.get("duration", 100) or 100))
     if not which.animated:
         return ImageFile(frames, [], format=image.format)
     return ImageFile(of_one_size(frames), durations, which.loop, image.format)
 
 
-def _read_frame(source: Source, image: ImageFileType, index: int, *, animated: bool) -> Picture:
+def _read_frame(source: Source, image: ImageFileType, index: int, which: Frames) -> Picture:
     """Return the frame that the image is at."""
-    deep = None if animated else read_deep_color(source, image, index)
+    deep = None if which.animated else read_deep_color(source, image, index)
     if deep is not None:
         return with_notes(deep, facts_of(image, source), source.name, turned=True)
-    if animated and index == 0 and is_deep(image):
+    if which.animated and index == which.indexes[0] and is_deep(image):
         logger.warning("%s: animations of 16 bits a channel are read with 8", source.name)
     hidden = transparent_grey(image)
     image.load()

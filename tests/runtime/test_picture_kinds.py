@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageSequence
 from runtime import cli, errors
 from runtime.commands import compare
 from runtime.pictures.picture import Picture, from_pil
-from runtime.pictures.read import ImageFile, read_file, read_still
+from runtime.pictures.read import ImageFile, read_bytes, read_file, read_still
 from runtime.pictures.write import write_file
 
 png = pytest.importorskip("png", reason="needs pypng, of the test extra")
@@ -147,6 +148,40 @@ def test_the_fallback_of_an_apng_is_no_frame(tmp_path):
     content = read_file(tmp_path / "in.png")
     assert content.durations_ms == [70, 90]
     assert [frame.color[4, 4].tolist() for frame in content.frames] == [[0, 255, 0], [0, 0, 255]]
+
+
+def deep_apng(frames: list[np.ndarray], *, fallback: bool) -> bytes:
+    """An APNG of (H, W, C) frames of uint16; the first one may be for programs that know no animations."""
+    height, width, channels = frames[0].shape
+    count = len(frames) - fallback
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    content += chunk(b"acTL", struct.pack(">II", count, 0))
+    number = 0
+    for index, frame in enumerate(frames):
+        if index or not fallback:
+            content += chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, width, height, 0, 0, 1, 10, 0, 0))
+            number += 1
+        data = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in frame))
+        content += chunk(b"fdAT", struct.pack(">I", number) + data) if index else chunk(b"IDAT", data)
+        number += index > 0
+    return content + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_apng_of_sixteen_bits_keeps_them_or_says_so(caplog, channels, fallback):
+    frames = list(np.random.default_rng(0).integers(0, 65536, (3, 4, 5, channels), np.uint16))
+    read = read_bytes(deep_apng(frames, fallback=fallback)).frames
+    for expected, frame in zip(frames[fallback:], read, strict=True):
+        color = expected[..., :3] if channels == 1 else expected[..., :3] >> 8
+        assert np.array_equal(frame.color, color)
+    said = ["The picture: animations of 16 bits a channel are read with 8"]
+    assert caplog.messages == ([] if channels == 1 else said)
 
 
 def test_a_bmp_of_sixteen_bits_a_pixel(tmp_path):
