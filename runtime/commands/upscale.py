@@ -19,6 +19,7 @@ from . import batch, video
 from .find import find_jobs, folder_of, is_clip, is_single
 from .jobs import STANDARD_INPUT, STANDARD_OUTPUT, Job, Outcome, take_shard
 from .journal import Journal, Work
+from .words import said_once
 
 Finished = Callable[[Job], None]
 """Called when an output is whole."""
@@ -263,6 +264,7 @@ def _run(
     failures = []
     part = "frame" if any(is_clip(job.source) for job in jobs) else "tile"
     with (
+        said_once(),
         file_progress(len(jobs), done=len(jobs) - len(todo), part=part if single else None) as shown,
         closing(enlarge(todo, finished, shown.part)) as outcomes,
     ):
