@@ -11,7 +11,7 @@ from benchmarks.report import markdown, update_pages
 from benchmarks.results import FOLDER, REPOSITORY, Results, environment, load, read
 from runtime.cli import run_command
 
-NAMES = ("startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers")
+NAMES = ("startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers", "large")
 QUICK_FOLDER = REPOSITORY / "out" / "benchmarks" / "quick"
 
 

@@ -162,19 +162,23 @@ def openvino(model: str, height: int, width: int, threads: int, precision: str |
 
 
 def ncnn(stem: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
-    """Return a call of ncnn on the files that `ncnn_files` wrote."""
+    """Return a call of ncnn on the files that `ncnn_files` wrote, and the photograph."""
+    run, lr = ncnn_network(stem, threads), subjects.lr_input(height, width)[0]
+    return lambda: run(lr)
+
+
+def ncnn_network(stem: str, threads: int) -> Callable[[NDArray], NDArray]:
+    """Return what runs the files that `ncnn_files` wrote on an array (3, H, W)."""
     import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.load_param(f"{stem}.param")
     net.load_model(f"{stem}.bin")
-    pixels = subjects.lr_input(height, width)[0]
-    lr = ncnn.Mat(pixels).clone()  # a Mat made of an array does not keep the array alive
 
-    def run() -> NDArray:
+    def run(lr: NDArray) -> NDArray:
         with net.create_extractor() as extractor:
-            extractor.input("in0", lr)
+            extractor.input("in0", ncnn.Mat(lr).clone())  # a Mat made of an array does not keep the array alive
             return np.array(extractor.extract("out0")[1])
 
     return run

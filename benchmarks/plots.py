@@ -12,6 +12,7 @@ from runtime.clone import install_command
 _BARS = {
     "baseline": ("time, s", ("model", "version")),
     "graph_overhead": ("ratio", ("runtime", "model")),
+    "large": ("microseconds a pixel", ("network", "LR")),
     "peers": ("time, s", ("network, runtime",)),
     "startup": ("CPU time, s", ("process", "LR")),
     "throughput": ("MP/s out", ("model", "LR", "batch", "backend", "precision", "threads")),
@@ -48,7 +49,7 @@ def draw(folder: Path) -> None:
 
 
 def _draw_bars(axes: Any, lines: list[dict[str, Any]], value: str, names: tuple[str, ...]) -> None:  # noqa: ANN401
-    lines = [line for line in lines if not isinstance(line[value], str)]  # without what was not run
+    lines = [line for line in lines if not isinstance(line.get(value, ""), str)]  # without what was not run
     labels = [
         ", ".join(f"{name} {line[name]}" if isinstance(line[name], int) else line[name] for name in names if line[name])
         for line in lines

@@ -9,7 +9,16 @@ from typing import Any
 
 from benchmarks.cards import read_quality
 from benchmarks.plots import draw
-from benchmarks.results import FOLDER, REPOSITORY, ResultsError, load, read, read_all
+from benchmarks.results import (
+    FOLDER,
+    REPOSITORY,
+    ResultsError,
+    demand_one_machine,
+    load,
+    machine_of,
+    read,
+    read_all,
+)
 from runtime.models import BundledModel, bundled_models
 
 NOTES = Path(__file__).resolve().parent / "reasons.json"
@@ -18,6 +27,7 @@ NOTES = Path(__file__).resolve().parent / "reasons.json"
 _TITLES = {
     "baseline": "A straightforward version",
     "graph_overhead": "The graph beside its convolutions",
+    "large": "A large photograph",
     "memory": "Memory",
     "peers": "Other networks and runtimes",
     "scaling": "Time against pixels",
@@ -26,12 +36,16 @@ _TITLES = {
 }
 
 
+_OF_PERFORMANCE = ("throughput", "memory", "graph_overhead", "scaling")
+"""Benchmarks whose figures stand in the README's one paragraph."""
+
+
 def update_pages(folder: Path, repository: Path = REPOSITORY) -> None:
     """Write the generated sections of both pages, and draw the plots beside the JSON.
 
     Raises:
-        ResultsError: a page lacks a section's markers, results are of different machines, a figure above its target
-            has no note, or a model's card is incomplete. No page is changed then.
+        ResultsError: a page lacks a section's markers, what stands in one table is of different machines, a figure
+            above its target has no note, or a model's card is incomplete. No page is changed then.
     """
     readme, page = repository / "README.md", repository / "benchmarks" / "README.md"
     changed = {readme: _replaced(readme, "models", models_section(folder))}
@@ -109,7 +123,8 @@ def _seconds(folder: Path) -> dict[str, str]:
 
 def performance_section(folder: Path = FOLDER) -> str:
     """Return the README's one paragraph on speed and memory."""
-    documents = read_all(folder)
+    documents = {name: read(folder / f"{name}.json") for name in _OF_PERFORMANCE}
+    demand_one_machine(documents)
     rows = {name: document["rows"] for name, document in documents.items()}
     machine = next(iter(documents.values()))["environment"]
     size = {"model": "ignn-s", "height": 256, "width": 256, "batch": 1, "threads": machine["threads"]}
@@ -139,7 +154,13 @@ def results_section(folder: Path = FOLDER) -> str:
     """Return the tables and plots of `benchmarks/README.md`."""
     documents = read_all(folder)
     notes = json.loads(NOTES.read_text(encoding="utf-8"))
-    lines = [_machine(documents), "## Key figures", ""]
+    machines = [machine_of(document) for document in documents.values()]
+    usual = max(machines, key=machines.count)
+    elsewhere = {name for name, document in documents.items() if machine_of(document) != usual}
+    lines = [_machine([document for name, document in documents.items() if name not in elsewhere])]
+    if elsewhere:
+        lines.append("On another machine or with other libraries, which their sections name: " + _titles(elsewhere))
+    lines += ["## Key figures", ""]
     figures = [_figure(entry, notes) for document in documents.values() for entry in document["targets"]]
     if figures:
         lines.append(markdown(figures))
@@ -147,10 +168,15 @@ def results_section(folder: Path = FOLDER) -> str:
         benchmark, rows = load(name), document["rows"]
         about = (benchmark.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
         lines += [f"## {_TITLES.get(name, name)}", "", f"{about} Command: `python -m benchmarks {name}`", ""]
+        lines += [_machine([document])] if name in elsewhere else []
         lines.append(markdown(benchmark.table(rows)))
         lines += [f"{line}\n" for line in getattr(benchmark, "remarks", lambda rows: [])(rows)]
         lines.append(f"![{_TITLES.get(name, name)}, drawn](results/{name}.svg)\n")
     return "\n".join(lines)
+
+
+def _titles(names: set[str]) -> str:
+    return ", ".join(_TITLES.get(name, name) for name in sorted(names)) + ".\n"
 
 
 def _figure(entry: dict[str, Any], notes: dict[str, str]) -> dict[str, str]:
@@ -168,12 +194,12 @@ def _figure(entry: dict[str, Any], notes: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _machine(documents: dict[str, dict[str, Any]]) -> str:
-    environment = next(iter(documents.values()))["environment"]
-    rows = [row for document in documents.values() for row in document["rows"]]
+def _machine(documents: list[dict[str, Any]]) -> str:
+    environment = documents[0]["environment"]
+    rows = [row for document in documents for row in document["rows"]]
     loads = [row["load_average"][0] for row in rows]
     libraries = ", ".join(f"{name} {version}" for name, version in environment["libraries"].items() if version)
-    commits = sorted({_short(document["environment"]["commit"]) for document in documents.values()})
+    commits = sorted({_short(document["environment"]["commit"]) for document in documents})
     text = (
         f"Measured on {environment['cpu']}, {environment['cores']} cores, {environment['threads']} threads, "
         f"{environment['memory_bytes'] / 2**30:.0f} GiB; {environment['system']}, Python {environment['python']}, "

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parent / "results"
 
 _LIBRARIES = ("numpy", "pillow", "onnxruntime", "onnx", "torch", "openvino", "ncnn", "opencv-python-headless")
 _MACHINE = ("cpu", "cores", "threads", "memory_bytes", "system", "python", "libraries")
-"""What results must have in common to stand on one page."""
+"""What results must have in common to stand in one table; a page names each section's own."""
 _PAGES = ("__main__", "report", "plots", "cards")
 _MEASURED = ("train", "export", "runtime", "benchmarks/*.py", *(f":!benchmarks/{name}.py" for name in _PAGES))
 """What a measurement depends on: a commit that leaves these alone does not make another environment."""
@@ -135,21 +135,35 @@ def read_all(folder: Path) -> dict[str, dict[str, Any]]:
     """Read every results file of a folder, by the benchmark's name.
 
     Raises:
-        ResultsError: there is none, one is damaged, or they were not measured on the same machine and libraries.
+        ResultsError: there is none, or one is damaged.
     """
     documents = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
     if not documents:
         raise ResultsError(f"{folder} holds no results. Measure first: python -m benchmarks all")
+    return documents
+
+
+def machine_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the machine and the libraries: what results must have in common to stand in one table."""
+    return {key: document["environment"][key] for key in _MACHINE}
+
+
+def demand_one_machine(documents: dict[str, dict[str, Any]]) -> None:
+    """Check that documents, by the benchmark's name, can stand in one table.
+
+    Raises:
+        ResultsError: they were not measured on the same machine and libraries.
+    """
     first = next(iter(documents))
+    expected = machine_of(documents[first])
     for name, document in documents.items():
-        differing = [k for k in _MACHINE if document["environment"][k] != documents[first]["environment"][k]]
+        differing = [key for key, value in machine_of(document).items() if value != expected[key]]
         if differing:
             raise ResultsError(
                 f"{name}.json and {first}.json were not measured on the same machine and libraries "
                 f"({', '.join(differing)} differ): they cannot stand in one table. Measure one of them again: "
                 f"python -m benchmarks {name} --fresh"
             )
-    return documents
 
 
 def check(document: dict[str, Any]) -> None:

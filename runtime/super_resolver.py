@@ -52,8 +52,8 @@ class SuperResolver:
         providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or (name, options).
             Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else the CPU.
         tile: largest side of a tile in LR pixels. Tiling costs time (each tile computes its context again) and bounds
-            memory; it does not change the result. `auto`: the largest tile that fits the memory that is free; None: the
-            whole image at once.
+            memory; it does not change the result. `auto`: the tiles that compute least within the free memory; None:
+            the whole image at once.
         halo: LR pixels of context around a tile. None: what makes tiles exact. Less is faster and approximate: tiles
             are then blended, and the log says so.
         self_ensemble: run the 8 flips and rotations and average: about 0.1 dB better, 8 times slower.

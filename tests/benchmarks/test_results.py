@@ -120,11 +120,21 @@ def test_a_figure_above_its_target_needs_a_note(tmp_path: Path, monkeypatch: pyt
     assert "| It is large. |" in report.results_section(tmp_path)
 
 
-def test_machines_are_not_mixed(tmp_path: Path) -> None:
+def test_machines_are_not_mixed_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory_document(tmp_path)
     written(tmp_path / "scaling.json", "scaling", cpu="another")
+    monkeypatch.setattr(report, "_OF_PERFORMANCE", ("memory", "scaling"))
     with pytest.raises(ResultsError, match="not measured on the same machine"):
-        report.results_section(tmp_path)
+        report.performance_section(tmp_path)
+
+
+def test_a_section_measured_elsewhere_names_its_machine(tmp_path: Path) -> None:
+    memory_document(tmp_path)
+    assert "another machine" not in report.results_section(tmp_path)
+    written(tmp_path / "scaling.json", "scaling", cpu="the newer one")
+    text = report.results_section(tmp_path).replace("\n", " ")
+    assert text.index("On another machine") < text.index("Time against pixels. ") < text.index("## Key figures")
+    assert text.index("## Time against pixels") < text.index("Measured on the newer one")
 
 
 def pages(repository: Path) -> dict[str, Path]:
