@@ -20,7 +20,7 @@ from ..atomic import atomic_path
 from ..backends import Values
 from ..clone import install_command
 from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTooLargeError, ImageWriteError
-from ..pictures.encode import tiff_entries
+from ..pictures.encode import tiff_entries, tiff_options
 from ..pictures.exif import add_to_tiff
 from ..pictures.notes import facts_of, with_notes
 from ..pictures.picture import Picture, maximum_of
@@ -181,14 +181,8 @@ def _write_tiff(
             _strips(bands),
             shape=shape[:2] if grey else shape,
             dtype=dtype,
-            photometric="minisblack" if grey else "rgb",
             rowsperstrip=STRIP_ROWS,
-            compression="zlib",
-            iccprofile=notes.icc,
-            resolution=notes.dpi,
-            resolutionunit=None if notes.dpi is None else "inch",
-            software=False,
-            metadata=None,
+            **tiff_options(notes),
         )
 
 

@@ -160,19 +160,23 @@ def _write_tiff(file: BinaryIO, pages: list[Picture]) -> None:
     with tifffile.TiffWriter(file) as writer:
         for page in pages:
             values = page.color if page.alpha is None else np.concatenate([page.color, page.alpha[..., None]], axis=2)
-            writer.write(
-                values[..., 0] if values.shape[2] == 1 else values,
-                photometric="minisblack" if page.is_grey else "rgb",
-                extrasamples=None if page.alpha is None else ["unassalpha"],
-                planarconfig=None if values.shape[2] == 1 else "contig",
-                compression="zlib",
-                iccprofile=page.icc,
-                resolution=page.dpi,
-                resolutionunit=None if page.dpi is None else "inch",
-                software=False,
-                metadata=None,
-            )
+            writer.write(values[..., 0] if values.shape[2] == 1 else values, **tiff_options(page))
     tags.add_to_tiff(file, tiff_entries(pages[0]))
+
+
+def tiff_options(picture: Picture) -> dict[str, Any]:
+    """Return what tifffile's writer is told beside the pixels."""
+    return {
+        "photometric": "minisblack" if picture.is_grey else "rgb",
+        "extrasamples": None if picture.alpha is None else ["unassalpha"],
+        "planarconfig": None if picture.is_grey and picture.alpha is None else "contig",
+        "compression": "zlib",
+        "iccprofile": picture.icc,
+        "resolution": picture.dpi,
+        "resolutionunit": None if picture.dpi is None else "inch",
+        "software": False,
+        "metadata": None,
+    }
 
 
 def tiff_entries(picture: Picture) -> tuple[tags.Entry, ...]:
