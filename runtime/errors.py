@@ -105,3 +105,9 @@ def explain(error: BaseException) -> str:
         f"this is a defect of ignn ({type(error).__name__}: {error}). Please report it with the file. "
         f"[{' '.join(reversed(places))}]"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library's error says, for a message of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.many import Devices, device_numbers, open_many
-from .backends.opening import MOST_THREADS, find_model_file, open_backend, open_engine, tile_for
+from .backends.opening import MOST_THREADS, check_device, find_model_file, open_backend, open_engine, tile_for
 from .errors import InvalidImageError, UsageError
 from .metadata import ModelMetadata
 from .pictures import picture as pictures
@@ -45,10 +45,14 @@ class SuperResolver:
             None: the bundled default, a x2 model. A path that ends in `.engine` is taken for `engine`.
         engine: path of an engine of `ignn build` or `trtexec`. `model` may be left out where the JSON that `ignn build`
             writes lies beside it. `tile="auto"` is then the largest tile that the engine takes.
-        device: index of the CUDA device, for TensorRT.
+        device: index of the NVIDIA GPU, for TensorRT and ONNX Runtime's `cuda`; of OpenVINO `CPU`, `GPU` or `GPU.1`.
+            None: the first NVIDIA GPU; the CPU.
         devices: run on several NVIDIA GPUs at a time: their indices, or `all`. Tiles, also of different images in
             `map`, are dealt out to them; results keep their order and their values.
-        backend: `ort` (ONNX Runtime), or `tensorrt` or `tensorrt-rtx`, which build engines on first use and keep them.
+        backend: `ort` (ONNX Runtime); `tensorrt` or `tensorrt-rtx`, which build engines on first use and keep them; or
+            `openvino`, for CPUs and Intel's GPUs.
+        precision: what OpenVINO computes in: `fp32`, or `bf16` (bfloat16: faster on CPUs that have it, less exact;
+            refused on others). None: `fp32`.
         providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or (name, options).
             Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else the CPU.
         tile: largest side of a tile in LR pixels. Tiling costs time (each tile computes its context again) and bounds
@@ -73,9 +77,10 @@ class SuperResolver:
         model: PathLike | None = None,
         *,
         engine: PathLike | None = None,
-        device: int = 0,
+        device: int | str | None = None,
         devices: Devices | None = None,
-        backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort",
+        backend: Literal["ort", "tensorrt", "tensorrt-rtx", "openvino"] = "ort",
+        precision: Literal["fp32", "bf16"] | None = None,
         providers: Sequence[Provider] | None = None,
         tile: int | Literal["auto"] | None = "auto",
         halo: int | None = None,
@@ -96,32 +101,32 @@ class SuperResolver:
                 raise UsageError(f"Invalid {name} ({value!r:.60}). A path is expected; `ignn models` lists names.")
         if engine is None and model is not None and Path(model).suffix == ".engine":
             model, engine = None, model
-        if not (isinstance(device, int) and device >= 0):
-            raise UsageError(
-                f"Invalid device ({device!r}). Whole numbers from 0 are supported; `ignn doctor` lists GPUs."
-            )
-        if devices is not None and device != 0:
-            raise UsageError("device and devices say the same thing. Leave out one of them.")
-        numbers = [device] if devices is None else device_numbers(devices)
+        check_device(backend, device, engine=engine is not None)
+        if devices is not None:
+            if device is not None:
+                raise UsageError("device and devices say the same thing. Leave out one of them.")
+            if backend == "openvino" and engine is None:
+                raise UsageError("devices are NVIDIA GPUs; leave them out for backend 'openvino'.")
+        numbers: Sequence[int | str | None] = [device] if devices is None else device_numbers(devices)
         if engine is not None:
-            if providers is not None or threads is not None:
-                raise UsageError("providers and threads are ONNX Runtime's; leave them out for an engine.")
+            if providers is not None or threads is not None or precision is not None:
+                raise UsageError("providers, threads and precision are not an engine's; leave them out.")
             path = Path(engine)
 
-            def open_one(number: int) -> Backend:
-                one, self._fingerprint = open_engine(path, model, backend, number, scale, value_range)
+            def open_one(number: int | str | None) -> Backend:
+                one, self._fingerprint = open_engine(path, model, backend, int(number or 0), scale, value_range)
                 return one
         else:
             path, source, self._fingerprint = find_model_file(model)
-            on_cuda = devices is not None and backend == "ort"
-            if on_cuda and providers not in (None, ["cuda"]):
-                raise UsageError(f"Invalid providers ({providers!r}). With devices ONNX Runtime takes ['cuda'] alone.")
+            if devices is not None and backend == "ort":
+                if providers not in (None, ["cuda"]):
+                    raise UsageError(
+                        f"Invalid providers ({providers!r}). With devices ONNX Runtime takes ['cuda'] alone."
+                    )
+                providers = ["cuda"]
 
-            def open_one(number: int) -> Backend:
-                chosen: Sequence[Provider] | None = [("cuda", {"device_id": str(number)})] if on_cuda else providers
-                return open_backend(
-                    path, source, backend, chosen, threads, scale, value_range, 0 if on_cuda else number
-                )
+            def open_one(number: int | str | None) -> Backend:
+                return open_backend(path, source, backend, providers, threads, scale, value_range, number, precision)
 
         opened = open_many(numbers, open_one)
         if tile == "auto":

@@ -1,4 +1,4 @@
-"""Backends run the network: ONNX Runtime, TensorRT, TensorRT-RTX. This is the protocol that they share."""
+"""Backends run the network: ONNX Runtime, TensorRT, TensorRT-RTX, OpenVINO. This is the protocol that they share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from ..errors import ClosedError, NonFiniteOutputError
 from ..metadata import ModelMetadata, StageFacts
+
+PRECISIONS = ("fp32", "bf16")
+"""What OpenVINO may compute in."""
 
 Values = NDArray[Any]
 """A network's values, float32, or a picture's, uint8."""

@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from .opening import BACKENDS
+from . import PRECISIONS
 from .tensorrt_library import FLAVORS, NAMES, Flavor, provider_libraries
 
 
@@ -34,14 +34,14 @@ def installed_ways() -> list[Way]:
         ways += [
             Way(f"ONNX Runtime, {name}", {"providers": [name]}, ("--provider", name)) for name in available_providers()
         ]
-    if "openvino" in BACKENDS and importlib.util.find_spec("openvino") is not None:
+    if importlib.util.find_spec("openvino") is not None:
         ways += [
             Way(
                 f"OpenVINO, {precision}",
                 {"backend": "openvino", "precision": precision},
                 ("--backend", "openvino", "--precision", precision),
             )
-            for precision in ("fp32", "bf16")
+            for precision in PRECISIONS
         ]
     ways += [
         Way(NAMES[flavor], {"backend": flavor}, ("--backend", flavor)) for flavor in FLAVORS if _is_installed(flavor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ..errors import BackendUnavailableError, UsageError
 from ..metadata import ModelMetadata
@@ -16,6 +16,8 @@ AHEAD = 3
 """How many inputs a device holds more than it has given results: what `Backend.run_all` allows."""
 
 Devices = Sequence[int] | Literal["all"]
+
+Number = TypeVar("Number")
 
 
 def device_numbers(devices: Devices) -> list[int]:
@@ -39,7 +41,7 @@ def device_numbers(devices: Devices) -> list[int]:
     return numbers
 
 
-def open_many(numbers: Sequence[int], open_one: Callable[[int], Backend]) -> Backend:
+def open_many(numbers: Sequence[Number], open_one: Callable[[Number], Backend]) -> Backend:
     """Open a network on each device; return one backend, those open already closed where a later one fails."""
     opened: list[Backend] = []
     try:

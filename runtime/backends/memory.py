@@ -16,6 +16,22 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 """Where Linux says which control groups this process is in."""
 
+# What ONNX Runtime, OpenVINO and CUDA say when memory ran out: there is no error code that survives to Python.
+_MEMORY_WORDS = (
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "bfcarena",
+    "cannot allocate",
+)
+
+
+def says_no_memory(error: Exception) -> bool:
+    """Return whether a runtime's error says that memory ran out."""
+    text = str(error).lower()
+    return any(words in text for words in _MEMORY_WORDS)
+
 
 def free_host_memory() -> int:
     """Return how many bytes this process can still take without swapping.

@@ -1,29 +1,34 @@
 """Read what the runtime needs of an ONNX file, and take its stages out of it, without the `onnx` package.
 
-An ONNX file is a protocol buffer: a sequence of (field number, wire type, value). The numbers are those of onnx.proto.
+`onnx_wire` knows its format.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import EngineBuildError, ModelLoadError
 from ..metadata import Key
+from .onnx_wire import (
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    TENSOR_NAME,
+    VALUE_INFO_NAME,
+    Function,
+    Graph,
+    Model,
+    Node,
+    field,
+    fields,
+    number_field,
+    text,
+)
 
 PLUGIN_DOMAIN = "ignn"
 
 _IR = 10
 """Version of the format of the stages' models: that of the files of `ignn export`."""
-
-_IR_VERSION, _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTION = 1, 7, 8, 14, 25  # of ModelProto
-_NODE, _GRAPH_NAME, _INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 2, 5, 11, 12  # of GraphProto
-_TENSOR_NAME = 8  # of TensorProto
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OP_TYPE, _DOMAIN = 1, 2, 3, 4, 7  # of NodeProto
-_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_DOMAIN, _VALUE_INFO = 1, 4, 5, 10, 12  # of FunctionProto
-_VALUE_NAME = 1  # of ValueInfoProto
-_KEY, _VALUE = 1, 2  # of StringStringEntryProto
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,18 @@ def read_facts(model: bytes, *, source: str) -> OnnxFacts:
     calls: Counter[str] = Counter()
     has_graph = has_loop = False
     try:
-        for number, value in _fields(memoryview(model)):
-            if number == _METADATA:
-                entry = dict(_fields(value))
-                properties[_text(entry[_KEY])] = _text(entry[_VALUE])
-            elif number == _GRAPH:
+        for number, value in fields(memoryview(model)):
+            if number == Model.METADATA:
+                entry = dict(fields(value))
+                properties[text(entry[ENTRY_KEY])] = text(entry[ENTRY_VALUE])
+            elif number == Model.GRAPH:
                 has_graph = True
-                for inner, node in _fields(value):
-                    if inner == _NODE:
-                        facts = dict(_fields(node))
-                        has_loop |= facts[_OP_TYPE] == b"Loop"
-                        if _DOMAIN in facts and _text(facts[_DOMAIN]) == PLUGIN_DOMAIN:
-                            calls[_text(facts[_OP_TYPE])] += 1
+                for inner, node in fields(value):
+                    if inner == Graph.NODE:
+                        facts = dict(fields(node))
+                        has_loop |= facts[Node.OP_TYPE] == b"Loop"
+                        if Node.DOMAIN in facts and text(facts[Node.DOMAIN]) == PLUGIN_DOMAIN:
+                            calls[text(facts[Node.OP_TYPE])] += 1
     except (IndexError, KeyError, ValueError) as error:
         raise ModelLoadError(
             f"{source} is not an ONNX file, or a damaged one. Export it with `ignn export`."
@@ -93,92 +98,37 @@ def read_stages(model: bytes, domain: str) -> dict[str, bytes]:
         model: content of an ONNX file that `read_facts` takes.
         domain: of the functions; their `value_info` says the types of their inputs and outputs.
     """
-    functions, common = [], bytearray(_number(_IR_VERSION, _IR))
+    functions, common = [], bytearray(number_field(Model.IR_VERSION, _IR))
     weights: dict[bytes, memoryview] = {}
-    for number, value in _fields(memoryview(model)):
-        if number == _FUNCTION:
+    for number, value in fields(memoryview(model)):
+        if number == Model.FUNCTION:
             functions.append(value)
-        if number in (_OPSET_IMPORT, _FUNCTION):
-            common += _field(number, value)
-        elif number == _GRAPH:
-            for inner, tensor in _fields(value):
-                if inner == _INITIALIZER:
-                    weights[bytes(dict(_fields(tensor))[_TENSOR_NAME])] = tensor
+        if number in (Model.OPSET_IMPORT, Model.FUNCTION):
+            common += field(number, value)
+        elif number == Model.GRAPH:
+            for inner, tensor in fields(value):
+                if inner == Graph.INITIALIZER:
+                    weights[bytes(dict(fields(tensor))[TENSOR_NAME])] = tensor
     models = {}
     for function in functions:
-        facts = dict(_fields(function))
-        if _text(facts.get(_FUNCTION_DOMAIN, memoryview(b""))) != domain:
+        facts = dict(fields(function))
+        if text(facts.get(Function.DOMAIN, memoryview(b""))) != domain:
             continue
-        types = {bytes(dict(_fields(v))[_VALUE_NAME]): v for number, v in _fields(function) if number == _VALUE_INFO}
-        inputs = [bytes(value) for number, value in _fields(function) if number == _FUNCTION_INPUT]
-        outputs = [bytes(value) for number, value in _fields(function) if number == _FUNCTION_OUTPUT]
+        described = [value for number, value in fields(function) if number == Function.VALUE_INFO]
+        types = {bytes(dict(fields(value))[VALUE_INFO_NAME]): value for value in described}
+        inputs = [bytes(value) for number, value in fields(function) if number == Function.INPUT]
+        outputs = [bytes(value) for number, value in fields(function) if number == Function.OUTPUT]
         call = b"".join(
-            [_field(_NODE_INPUT, name) for name in inputs]
-            + [_field(_NODE_OUTPUT, name) for name in outputs]
-            + [_field(_NODE_NAME, facts[_FUNCTION_NAME]), _field(_OP_TYPE, facts[_FUNCTION_NAME])]
-            + [_field(_DOMAIN, domain.encode())]
+            [field(Node.INPUT, name) for name in inputs]
+            + [field(Node.OUTPUT, name) for name in outputs]
+            + [field(Node.NAME, facts[Function.NAME]), field(Node.OP_TYPE, facts[Function.NAME])]
+            + [field(Node.DOMAIN, domain.encode())]
         )
         graph = b"".join(
-            [_field(_NODE, call), _field(_GRAPH_NAME, facts[_FUNCTION_NAME])]
-            + [_field(_INITIALIZER, weights[name]) for name in inputs if name not in types]
-            + [_field(_GRAPH_INPUT, types[name]) for name in inputs if name in types]
-            + [_field(_GRAPH_OUTPUT, types[name]) for name in outputs]
+            [field(Graph.NODE, call), field(Graph.NAME, facts[Function.NAME])]
+            + [field(Graph.INITIALIZER, weights[name]) for name in inputs if name not in types]
+            + [field(Graph.INPUT, types[name]) for name in inputs if name in types]
+            + [field(Graph.OUTPUT, types[name]) for name in outputs]
         )
-        models[_text(facts[_FUNCTION_NAME])] = bytes(common) + _field(_GRAPH, graph)
+        models[text(facts[Function.NAME])] = bytes(common) + field(Model.GRAPH, graph)
     return models
-
-
-def _field(number: int, value: bytes | memoryview) -> bytes:
-    """Return a length-delimited field."""
-    return _to_varint(number << 3 | 2) + _to_varint(len(value)) + bytes(value)
-
-
-def _number(number: int, value: int) -> bytes:
-    return _to_varint(number << 3) + _to_varint(value)
-
-
-def _to_varint(value: int) -> bytes:
-    digits = bytearray()
-    while value > 127:
-        digits.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*digits, value])
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and content of the length-delimited fields of a message; skip the others."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(message, position)
-            continue
-        if kind == 2:
-            length, position = _varint(message, position)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if position + length > len(message):
-            raise ValueError("truncated")
-        if kind == 2:
-            yield tag >> 3, message[position : position + length]
-        position += length
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-
-
-def _text(value: memoryview) -> str:
-    return bytes(value).decode("utf-8")

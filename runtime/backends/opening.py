@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..clone import install_command
 from ..errors import BackendUnavailableError, EngineError, ModelNotFoundError, UsageError
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from .ort import Provider
     from .trt import TrtBackend
 
-BACKENDS = ("ort", *FLAVORS)
+BACKENDS = ("ort", *FLAVORS, "openvino")
+
+ON_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
+"""Providers of ONNX Runtime that take the index of an NVIDIA GPU."""
 
 MOST_THREADS = 1024
 """Most CPU threads of one run: each is started, and takes memory, whether there is a core for it or not."""
@@ -105,6 +108,21 @@ def tile_for(backend: Backend, halo: int | None) -> int | None:
     return side // multiple * multiple or None if side > 0 else None
 
 
+def check_device(backend: str, device: int | str | None, *, engine: bool) -> None:
+    """Check what `SuperResolver` was given as the device, for the backend or an engine.
+
+    Raises:
+        UsageError: it is not of the kind that the backend takes.
+    """
+    if device is None:
+        return
+    if backend == "openvino" and not engine:
+        if not isinstance(device, str):
+            raise UsageError(f"Invalid device ({device!r}). Of OpenVINO CPU, GPU, and GPU.0, GPU.1 ... are supported.")
+    elif type(device) is not int or device < 0:
+        raise UsageError(f"Invalid device ({device!r}). Whole numbers from 0 are supported; `ignn doctor` lists GPUs.")
+
+
 def open_backend(
     path: Path,
     source: str,
@@ -113,9 +131,10 @@ def open_backend(
     threads: int | None,
     scale: int | None,
     value_range: str | None,
-    device: int = 0,
+    device: int | str | None = None,
+    precision: str | None = None,
 ) -> Backend:
-    """Return a backend that has the model loaded. The arguments are those of `SuperResolver`.
+    """Return a backend that has the model loaded. The arguments are those of `SuperResolver`, checked as it does.
 
     Raises:
         UsageError: no such backend, or options that it does not take.
@@ -124,23 +143,28 @@ def open_backend(
     """
     if backend not in BACKENDS:
         raise UsageError(f"Invalid backend ({backend!r}). Supported values are {', '.join(map(repr, BACKENDS))}.")
+    foreign: dict[str, Any] = {"scale": scale, "value_range": value_range}
+    if backend != "ort" and providers is not None:
+        raise UsageError(f"providers are ONNX Runtime's; leave them out for backend {backend!r}.")
+    if backend == "openvino":
+        from .ov import OpenVinoBackend
+
+        name = None if device is None else str(device)
+        return OpenVinoBackend(path, source=source, device=name, precision=precision, threads=threads, **foreign)
+    if precision is not None:
+        raise UsageError(
+            f"precision is OpenVINO's; leave it out for backend {backend!r}, which computes in the file's own: "
+            "`ignn export --precision fp16` makes one in float16."
+        )
+    number = 0 if device is None else int(device)
     if backend in FLAVORS:
-        if providers is not None or threads is not None:
-            raise UsageError(f"providers and threads are ONNX Runtime's; leave them out for backend {backend!r}.")
+        if threads is not None:
+            raise UsageError(f"threads are the CPU's; leave them out for backend {backend!r}.")
         from .trt import TrtBackend
 
-        return TrtBackend(
-            path.read_bytes(),
-            source=source,
-            flavor=check_flavor(backend),
-            device=device,
-            scale=scale,
-            value_range=value_range,
-        )
-    if device != 0:
-        raise UsageError(
-            "device is for the TensorRT backends; of ONNX Runtime: providers=[('cuda', {'device_id': 1})]."
-        )
+        return TrtBackend(path.read_bytes(), source=source, flavor=check_flavor(backend), device=number, **foreign)
+    if device is not None:
+        providers = _on_device(providers, number)
     try:
         from .ort import OrtBackend
     except ImportError as error:
@@ -148,4 +172,27 @@ def open_backend(
             f"ONNX Runtime cannot be imported ({error}). Install it with: {install_command('cpu')}\n"
             f"With an NVIDIA GPU: {install_command('gpu')}"
         ) from error
-    return OrtBackend(path, source=source, providers=providers, threads=threads, scale=scale, value_range=value_range)
+    return OrtBackend(path, source=source, providers=providers, threads=threads, **foreign)
+
+
+def _on_device(providers: Sequence[Provider] | None, device: int) -> list[Provider]:
+    """Return ONNX Runtime's providers with the index of the NVIDIA GPU, for those that run on one.
+
+    Raises:
+        UsageError: none of them does, or one says its own.
+    """
+    chosen: list[Provider] = []
+    for provider in providers or ():
+        name, options = (provider, {}) if isinstance(provider, str) else provider
+        if name in ON_NVIDIA:
+            if "device_id" in options:
+                raise UsageError("device and the provider's device_id say the same thing. Leave out one of them.")
+            chosen.append((name, {**options, "device_id": str(device)}))
+        else:
+            chosen.append(provider)
+    if not any(isinstance(provider, tuple) and "device_id" in provider[1] for provider in chosen):
+        raise UsageError(
+            f"device is the index of an NVIDIA GPU, and ONNX Runtime was not told to use one. Say so: --provider cuda "
+            f"--device {device}, in Python providers=['cuda'], device={device}."
+        )
+    return chosen

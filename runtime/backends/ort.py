@@ -19,11 +19,12 @@ from ..errors import (
     ModelLoadError,
     ProviderFallbackError,
     UsageError,
+    first_line,
 )
 from ..metadata import Key, ModelMetadata, StageFacts, read_metadata
 from . import BackendMemoryError, Box, closed
 from .foreign import ForeignNetwork, Signature, read_signature
-from .memory import free_device_memory, free_host_memory, return_freed_memory
+from .memory import free_device_memory, free_host_memory, return_freed_memory, says_no_memory
 from .onnx_runtime import onnxruntime as ort
 from .stages import StagedNetwork
 
@@ -36,16 +37,6 @@ PROVIDERS = {
 """Our short names of ONNX Runtime's providers; its own names are accepted too."""
 
 Provider = str | tuple[str, Mapping[str, Any]]
-
-# What ONNX Runtime and CUDA say when memory ran out: there is no error code that survives to Python.
-_MEMORY_WORDS = (
-    "failed to allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",
-    "bfcarena",
-    "cannot allocate",
-)
 
 
 class OrtBackend:
@@ -92,7 +83,7 @@ class OrtBackend:
             session = ort.InferenceSession(str(model), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             raise ModelLoadError(
-                f"{source} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. "
+                f"{source} cannot be loaded by ONNX Runtime {ort.__version__}: {first_line(error)}. "
                 "Export it again with `ignn export`."
             ) from error
         first = wanted[0][0]
@@ -197,11 +188,10 @@ class OrtBackend:
         except MemoryError as error:
             raise BackendMemoryError(str(error)) from error
         except Exception as error:
-            text = str(error).lower()
-            if any(words in text for words in _MEMORY_WORDS):
-                raise BackendMemoryError(_first_line(error)) from error
+            if says_no_memory(error):
+                raise BackendMemoryError(first_line(error)) from error
             raise IgnnError(
-                f"{self.description} failed on an input of shape {lr.shape}: {_first_line(error)}"
+                f"{self.description} failed on an input of shape {lr.shape}: {first_line(error)}"
             ) from error
 
     def run_all(self, inputs: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -292,8 +282,3 @@ def _signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any], *, ou
             "height and width are expected of its metadata. Export it again with `ignn export`."
         )
     return signature
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

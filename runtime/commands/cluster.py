@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 
 def _resolver(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.device != 0 or arguments.devices is not None:
+    if arguments.device is not None or arguments.devices is not None:
         raise UsageError("Ray chooses each actor's GPU. Leave out --device and --devices.")
     resolver = resolver_arguments(arguments)
     if arguments.gpus_per_actor and arguments.backend == "ort" and resolver["providers"] is None:

@@ -25,6 +25,7 @@ EXTRAS = {
     "stream": (("pyvips", "pyvips-binary"), "pictures larger than memory: ignn upscale --stream"),
     "formats": (("pillow-heif", "pyjpegxl", "rawpy"), "HEIC, JPEG XL and raw files of cameras"),
     "video": (("av",), "clips: ignn upscale clip.mp4"),
+    "openvino": (("openvino",), "--backend openvino"),
     "ui": (("gradio",), "the page of `ignn ui`"),
     "serve": (("nvidia-pytriton",), "ignn serve, where NVIDIA's image is not"),
     "client": (("tritonclient",), "RemoteResolver"),

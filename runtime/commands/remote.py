@@ -28,7 +28,7 @@ def open_server(arguments: argparse.Namespace, defaults: argparse.Namespace) -> 
         BackendUnavailableError, ServerError: no client here, or no answer from there.
     """
     local = ("max_pixels", "stream", "compare", "tile", "halo", "backend", "engine", "device", "devices", "provider")
-    for name in (*local, "threads", "self_ensemble", "scale", "value_range"):
+    for name in (*local, "precision", "threads", "self_ensemble", "scale", "value_range"):
         if getattr(arguments, name) != getattr(defaults, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} is for a network on this machine. Leave it out, or leave out --server.")

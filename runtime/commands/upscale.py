@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..atomic import remove_leftovers
+from ..backends import PRECISIONS
 from ..backends.many import Devices
+from ..backends.opening import BACKENDS
 from ..errors import IgnnError, UsageError, explain
 from ..pictures.read import read_file
 from ..pictures.write import FORMATS, WriteOptions
@@ -86,15 +88,16 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--backend",
         default="ort",
-        choices=["ort", "tensorrt", "tensorrt-rtx"],
+        choices=BACKENDS,
         help="what runs it (default %(default)s, ONNX Runtime)",
     )
+    network.add_argument("--precision", choices=PRECISIONS, help="what OpenVINO computes in (default fp32)")
     network.add_argument(
         "--provider", action="append", metavar="NAME", help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx"
     )
     network.add_argument("--engine", metavar="E", help="engine of `ignn build` or trtexec; runs in TensorRT")
     network.add_argument(
-        "--device", type=int, default=0, metavar="N", help="index of the GPU, for TensorRT (default 0)"
+        "--device", metavar="N", help="index of the NVIDIA GPU (default 0); of OpenVINO CPU (default), GPU or GPU.1"
     )
     network.add_argument(
         "--devices", metavar="LIST", help="several GPUs at a time: `all`, or indices such as 0,1 (instead of --device)"
@@ -112,9 +115,10 @@ def resolver_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": arguments.model,
         "engine": arguments.engine,
-        "device": arguments.device,
+        "device": _device(arguments.device),
         "devices": _devices(arguments.devices),
         "backend": arguments.backend,
+        "precision": arguments.precision,
         "providers": arguments.provider,
         "tile": _tile(arguments.tile),
         "halo": arguments.halo,
@@ -299,6 +303,10 @@ def _tile(text: str) -> int | Literal["auto"] | None:
     if text.isascii() and text.isdigit() and int(text) >= 1:
         return int(text)
     raise UsageError(f"Invalid --tile ({text!r}). Supported values are auto, none and whole numbers from 1.")
+
+
+def _device(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _devices(text: str | None) -> Devices | None:

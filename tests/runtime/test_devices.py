@@ -133,11 +133,11 @@ def test_single_runs_use_what_is_idle():
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Two devices, each of which is an ONNX Runtime on the CPU; gives the providers that were asked for."""
+    """Two devices, each of which is an ONNX Runtime on the CPU; gives the providers and devices that were asked for."""
     asked: list[object] = []
 
-    def open_one(path, source, backend, providers, threads, scale, value_range, device=0):
-        asked.append(providers)
+    def open_one(path, source, backend, providers, threads, scale, value_range, device=None, precision=None):
+        asked.append((providers, device))
         return open_backend(path, source, backend, ["cpu"], 1, scale, value_range)
 
     monkeypatch.setattr("runtime.super_resolver.open_backend", open_one)
@@ -153,13 +153,13 @@ def test_a_resolver_on_all_devices_gives_the_same_values(two_gpus, x2_model: Pat
         assert "; " in resolver.description
         for result in resolver.map([photograph, photograph[:40], photograph[:, :50]]):
             assert np.array_equal(result, expected[: len(result), : result.shape[1]]) or result.shape != expected.shape
-    assert two_gpus == [[("cuda", {"device_id": "0"})], [("cuda", {"device_id": "1"})]]
+    assert two_gpus == [(["cuda"], 0), (["cuda"], 1)]
 
 
 def test_the_command_takes_devices(two_gpus, x2_model: Path, sample: Path, tmp_path: Path, capsys):
     command = ["upscale", str(sample), "-o", str(tmp_path / "a.png"), "--model", str(x2_model)]
     assert cli.main([*command, "--devices", "1,0"]) == 0
-    assert two_gpus == [[("cuda", {"device_id": "1"})], [("cuda", {"device_id": "0"})]]
+    assert two_gpus == [(["cuda"], 1), (["cuda"], 0)]
     assert cli.main([*command, "--devices", "0,x"]) == 1
     assert "Invalid --devices ('0,x')" in capsys.readouterr().err
 
