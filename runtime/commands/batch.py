@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..errors import ImageReadError
 from ..pictures.picture import Picture
 from ..pictures.read import ImageFile, read_bytes, read_file
-from ..pictures.write import WriteOptions, suffix_of_format, write_bytes, write_file
+from ..pictures.write import WriteOptions, check_held, format_of, suffix_of_format, write_bytes, write_file
 from ..super_resolver import SuperResolver
 from ..tiles.mapping import Mapped, ResultIterator
 from .interrupt import wait_or_cancel
@@ -64,11 +65,23 @@ def run(
         finished(job)
         return sum(frame.color.shape[0] * frame.color.shape[1] for frame in large.frames)
 
+    def read(job: Job) -> ImageFile:
+        if is_stream(job.source):
+            content = read_bytes(read_stream(job.source), name=str(job.source), max_pixels=max_pixels)
+        else:
+            content = read_file(job.source, max_pixels=max_pixels)
+        if not content.frames:
+            raise ImageReadError(f"{job.source} holds no picture.")
+        suffix = job.suffix or suffix_of_format(content.format)
+        written = format_of(Path(f"{job.target}{suffix}") if job.target is STANDARD_OUTPUT else job.target)
+        check_held(content, written, str(job.target), options, scale=resolver.scale)
+        return content
+
     def report(frame: _Frame, done: int, total: int) -> None:
         progress(frame.job, frame.index * total + done, len(frame.content.frames) * total)
 
     writers = ThreadPoolExecutor(AHEAD, "ignn-write")
-    results = ResultIterator(resolver.network, _frames(jobs, max_pixels), _decode, _keep, ahead=1, progress=report)
+    results = ResultIterator(resolver.network, _frames(jobs, read), _decode, _keep, ahead=1, progress=report)
     try:
         yield from outcomes(
             (
@@ -82,17 +95,12 @@ def run(
         writers.shutdown(wait=True, cancel_futures=True)
 
 
-def _frames(jobs: Iterable[Job], max_pixels: int | None) -> Iterator[_Frame]:
+def _frames(jobs: Iterable[Job], read: Callable[[Job], ImageFile]) -> Iterator[_Frame]:
     """Read the files, and yield their pictures."""
     for job in jobs:
         try:
             job.check_format()  # before the work, not after it
-            if is_stream(job.source):
-                content = read_bytes(read_stream(job.source), name=str(job.source), max_pixels=max_pixels)
-            else:
-                content = read_file(job.source, max_pixels=max_pixels)
-            if not content.frames:
-                raise ImageReadError(f"{job.source} holds no picture.")
+            content = read(job)
         except Exception as error:
             yield _Frame(job, ImageFile([], []), error=error)
             continue

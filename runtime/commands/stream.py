@@ -23,11 +23,11 @@ from ..errors import BackendUnavailableError, IgnnError, ImageReadError, ImageTo
 from ..pictures.encode import tiff_entries, tiff_options
 from ..pictures.exif import add_to_tiff
 from ..pictures.notes import facts_of, with_notes
-from ..pictures.picture import Picture, maximum_of
+from ..pictures.picture import ImageFile, Picture, maximum_of
 from ..pictures.png import write_png_rows
 from ..pictures.readers import EXTRA_READERS, reader_of
 from ..pictures.source import Source
-from ..pictures.write import WriteOptions, format_of, with_notes_held
+from ..pictures.write import WriteOptions, check_held, format_of, with_notes_held
 from ..super_resolver import SuperResolver
 from ..tiles.plan import Tile
 from .interrupt import run_until_stopped
@@ -158,7 +158,9 @@ def upscale_stream(
     bands = resolver.network.bands(rows.read_crop, plan, convert, progress)
     shape = (rows.height * resolver.scale, rows.width * resolver.scale, rows.channels)
     nothing = np.broadcast_to(np.zeros(1, rows.dtype), shape)
-    notes = with_notes_held(replace(rows.notes, color=nothing), source.name, format_of(target))
+    large = replace(rows.notes, color=nothing)
+    check_held(ImageFile([large], []), format_of(target), str(target), options)
+    notes = with_notes_held(large, source.name, format_of(target))
     with atomic_path(target, error=ImageWriteError) as temporary:
         if format_of(target).pillow == "PNG":
             with temporary.open("wb") as file:

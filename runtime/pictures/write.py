@@ -167,16 +167,53 @@ def suffix_of_format(pillow: str | None) -> str:
     return next((suffix for suffix, target in FORMATS.items() if target.pillow == pillow), ".png")
 
 
-def _checked(content: ImageFile, name: str, target: Format, options: WriteOptions) -> list[Picture]:
-    """Return the frames as the format takes them."""
-    animated = len(content.frames) > 1 and bool(content.durations_ms)
-    frames = [_prepared(frame, name, target, options, animated=animated) for frame in content.frames]
-    if len(frames) > 1 and not (target.animation if content.durations_ms else target.pages):
+def check_held(content: ImageFile, target: Format, name: str, options: WriteOptions, *, scale: int = 1) -> None:
+    """Raise where a format cannot hold pictures `scale` times as large as these: before the work, not after it.
+
+    Args:
+        content: what is enlarged.
+        target: the format.
+        name: what errors call the file.
+        options: how it will be written.
+        scale: of the network.
+
+    Raises:
+        ImageWriteError: the format cannot hold this.
+    """
+    if len(content.frames) > 1 and not (target.animation if content.durations_ms else target.pages):
         holders = [suffix for suffix, f in FORMATS.items() if (f.animation if content.durations_ms else f.pages)]
         raise ImageWriteError(
-            f"{name}: {target.pillow} holds one picture, the input has {len(frames)}. Use {', '.join(holders)}."
+            f"{name}: {target.pillow} holds one picture, the input has {len(content.frames)}. Use {', '.join(holders)}."
         )
-    return frames
+    if options.lossless and target.quality is not None and target.pillow != "WEBP":
+        raise ImageWriteError(f"{target.pillow} is not written without loss. Use .png, .tif or .webp for --lossless.")
+    for picture in content.frames:
+        height, width = (side * scale for side in picture.color.shape[:2])
+        if max(height, width) > target.most_pixels_a_side:
+            raise ImageWriteError(
+                f"{name}: {target.pillow} holds at most {target.most_pixels_a_side} pixels a side, the result has "
+                f"{width} x {height}. Use .png or .tif."
+            )
+        if _is_transparent(picture) and not target.alpha and options.background is None:
+            raise ImageWriteError(
+                f"{name}: {target.pillow} holds no transparency. Give --background white (or another), or use .png."
+            )
+        if picture.coding is not None and "coding" not in target.notes:
+            raise ImageWriteError(
+                f"{name}: the picture has HDR colors ({'PQ' if picture.coding.transfer == PQ else 'HLG'}), which are "
+                f"not written to {target.pillow}. Use .png."
+            )
+
+
+def _is_transparent(picture: Picture) -> bool:
+    return picture.alpha is not None and bool(picture.alpha.min() < picture.maximum)
+
+
+def _checked(content: ImageFile, name: str, target: Format, options: WriteOptions) -> list[Picture]:
+    """Return the frames as the format takes them. Raises as `check_held`."""
+    check_held(content, target, name, options)
+    animated = len(content.frames) > 1 and bool(content.durations_ms)
+    return [_prepared(frame, name, target, options, animated=animated) for frame in content.frames]
 
 
 def _encode(
@@ -191,21 +228,9 @@ def _encode(
 
 
 def _prepared(picture: Picture, name: str, target: Format, options: WriteOptions, *, animated: bool) -> Picture:
-    if options.lossless and target.quality is not None and target.pillow != "WEBP":
-        raise ImageWriteError(f"{target.pillow} is not written without loss. Use .png, .tif or .webp for --lossless.")
-    height, width = picture.color.shape[:2]
-    if max(height, width) > target.most_pixels_a_side:
-        raise ImageWriteError(
-            f"{name}: {target.pillow} holds at most {target.most_pixels_a_side} pixels a side, the result has "
-            f"{width} x {height}. Use .png or .tif."
-        )
     if options.background_rgb is not None:
         picture = flattened(picture, options.background_rgb)
     if picture.alpha is not None and not target.alpha:
-        if picture.alpha.min() < picture.maximum:
-            raise ImageWriteError(
-                f"{name}: {target.pillow} holds no transparency. Give --background white (or another), or use .png."
-            )
         picture = replace(picture, alpha=None)
     return with_notes_held(_in_type(picture, Path(name).name, target, animated=animated), Path(name).name, target)
 
@@ -226,11 +251,6 @@ def _in_type(picture: Picture, name: str, target: Format, *, animated: bool) -> 
 
 def with_notes_held(picture: Picture, name: str, target: Format) -> Picture:
     """Return the picture with what the format holds beside its pixels, brought up to date; say what is left out."""
-    if picture.coding is not None and "coding" not in target.notes:
-        raise ImageWriteError(
-            f"{name}: the picture has HDR colors ({'PQ' if picture.coding.transfer == PQ else 'HLG'}), which are not "
-            f"written to {target.pillow}. Use .png."
-        )
     grey_profile = picture.icc is not None and picture.icc[16:20] == b"GRAY"
     if picture.icc and ("icc" not in target.notes or (grey_profile and target.pillow == "WEBP")):  # WebP is never grey
         picture = _in_srgb(picture, name, target)

@@ -13,13 +13,13 @@ import pickle
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..clone import install_command
 from ..errors import BackendUnavailableError, ClusterError, explain
 from ..pictures.read import read_bytes
-from ..pictures.write import WriteOptions, write_bytes
+from ..pictures.write import WriteOptions, check_held, format_of, write_bytes
 from ..super_resolver import SuperResolver
 from .metrics import Stopwatch
 from .storage import Folder
@@ -117,6 +117,8 @@ class Enlarger:
                 data = self._source.read(task.source)
             with watch.stage("decode"):
                 small = read_bytes(data, max_pixels=self._max_pixels)
+            written = format_of(Path(task.target))
+            check_held(small, written, "the result", self._options, scale=self._resolver.scale)
             with watch.stage("network"):
                 large = self._resolver.upscale_file(small, tile_done=watch.tile_done)
             with watch.stage("encode"):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..backends.memory import hold_no_freed_memory
 from ..errors import IgnnError, ImageReadError, ImageTooLargeError, InvalidImageError, UsageError
 from ..pictures.read import read_bytes
-from ..pictures.write import WriteOptions, format_of, suffix_of_format, write_bytes
+from ..pictures.write import WriteOptions, check_held, format_of, suffix_of_format, write_bytes
 from ..super_resolver import SuperResolver
 from .metrics import Stopwatch
 
@@ -112,6 +112,8 @@ class FileModel:
         watch = Stopwatch()
         with served.stage("decode"):
             small = read_bytes(data, max_pixels=served.max_pixels)
+        written = format_of(Path(f"the result{suffix or suffix_of_format(small.format)}"))
+        check_held(small, written, "the result", options, scale=served.resolver.scale)
         with served.stage("network"):
             content = served.resolver.upscale_file(small, tile_done=watch.tile_done)
         with served.stage("encode"):

@@ -332,3 +332,16 @@ def test_threads_do_not_change_what_is_written(x2_model, photograph, tmp_path):
     assert not [outcome for outcome in batch.run(jobs, resolver, WriteOptions()) if outcome.error]
     for job in jobs:
         assert np.array_equal(np.asarray(Image.open(job.target)), resolver(np.asarray(Image.open(job.source))))
+
+
+@pytest.mark.parametrize("target", ["out.jpg", "out.bmp"])
+def test_what_an_output_cannot_hold_is_refused_before_the_work(resolver, tmp_path, target):
+    Image.new("RGBA", (16, 12), (200, 100, 50, 128)).save(tmp_path / "in.png")
+    tiles: list[int] = []
+    job = Job(tmp_path / "in.png", tmp_path / target)
+    (outcome,) = batch.run([job], resolver, WriteOptions(), progress=lambda _, done, total: tiles.append(done))
+    assert "holds no transparency. Give --background white" in str(outcome.error)
+    assert tiles == []
+    (outcome,) = batch.run([job], resolver, WriteOptions(background="white"), progress=lambda *_: tiles.append(1))
+    assert outcome.error is None
+    assert tiles
