@@ -11,7 +11,7 @@ from benchmarks.report import markdown, update_pages
 from benchmarks.results import FOLDER, REPOSITORY, Results, environment, load, read
 from runtime.cli import run_command
 
-NAMES = ("startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers", "large")
+NAMES = ("models", "startup", "throughput", "graph_overhead", "memory", "scaling", "baseline", "peers", "large")
 QUICK_FOLDER = REPOSITORY / "out" / "benchmarks" / "quick"
 
 
@@ -50,7 +50,7 @@ def run(name: str, folder: Path, measured_on: dict, *, quick: bool, fresh: bool)
     for number, config in enumerate(configs, 1):
         if config in results:
             continue
-        shown = ", ".join(f"{key} {value}" for key, value in config.items() if not key.endswith("sha256"))
+        shown = ", ".join(f"{key} {value}" for key, value in config.items() if not "sha256" in key)
         sys.stderr.write(f"{name} {number}/{len(configs)}: {shown}\n")
         load_average = os.getloadavg()
         results.add(config, benchmark.measure(config), load_average)

@@ -13,6 +13,7 @@ _BARS = {
     "baseline": ("time, s", ("model", "version")),
     "graph_overhead": ("ratio", ("runtime", "model")),
     "large": ("microseconds a pixel", ("network", "LR")),
+    "models": ("time, s", ("model",)),
     "peers": ("time, s", ("network, runtime",)),
     "startup": ("CPU time, s", ("process", "LR")),
     "throughput": ("MP/s out", ("model", "LR", "batch", "backend", "precision", "threads")),

@@ -1,4 +1,5 @@
-"""The pages made from the committed results: `benchmarks/README.md`, and two sections of the repository's README."""
+"""What is made from the committed results: `benchmarks/README.md`, two sections of the repository's README, and the
+seconds of `runtime/models/models.json`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cards import read_quality
+from benchmarks.models import seconds
 from benchmarks.plots import draw
 from benchmarks.results import (
     FOLDER,
@@ -19,6 +21,7 @@ from benchmarks.results import (
     read,
     read_all,
 )
+from runtime.models import FOLDER as MODELS
 from runtime.models import BundledModel, bundled_models
 
 NOTES = Path(__file__).resolve().parent / "reasons.json"
@@ -29,6 +32,7 @@ _TITLES = {
     "graph_overhead": "The graph beside its convolutions",
     "large": "A large photograph",
     "memory": "Memory",
+    "models": "The bundled networks",
     "peers": "Other networks and runtimes",
     "scaling": "Time against pixels",
     "startup": "Start",
@@ -51,6 +55,7 @@ def update_pages(folder: Path, repository: Path = REPOSITORY) -> None:
     changed = {readme: _replaced(readme, "models", models_section(folder))}
     changed[readme] = _replaced(readme, "performance", performance_section(folder), changed[readme])
     changed[page] = _replaced(page, "results", results_section(folder))
+    changed[repository / MODELS.relative_to(REPOSITORY) / "models.json"] = models_index(folder)
     for path, text in changed.items():
         path.write_text(text, encoding="utf-8")
     draw(folder)
@@ -72,12 +77,11 @@ def _replaced(path: Path, name: str, section: str, text: str | None = None) -> s
 
 def models_section(folder: Path = FOLDER) -> str:
     """Return the README's table of models: quality by the cards, seconds by the measurements."""
-    machine = read(folder / "peers.json")["environment"]
     models = bundled_models()
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
         "`edsr-s` is the backbone of `ignn-s` alone, without the graph. Seconds: one photograph of "
-        f"256 x 256 through the network, ONNX Runtime on {machine['threads']} threads of {machine['cpu']}. "
+        f"256 x 256 through the network, {_timed_on(read(folder / 'models.json'))}. "
         "SSIM, training data and licence: the model's card."
     )
     lines = [line for scale in (2, 3, 4) for line in _scale_lines(scale, models, folder)]
@@ -92,7 +96,8 @@ def _scale_lines(scale: int, models: list[BundledModel], folder: Path) -> list[d
     scores = {name: card[name] for name, card in cards.items()}
     for card in cards.values():
         scores.setdefault("bicubic", card["bicubic"])
-    seconds = _seconds(folder) if scale == 2 else {}  # the benchmarks' networks are all x2
+    times = seconds(read(folder / "models.json")["rows"])
+    shown_times = {model.name: shown(times.get(model.sha256, "not measured")) for model in here}
     names = {model.name: f"[**{model.name}**](runtime/models/{model.name}.md)" for model in here}
     sizes = {model.name: f"{model.size_bytes / 1e6:.1f} MB" for model in here}
     return [
@@ -101,7 +106,7 @@ def _scale_lines(scale: int, models: list[BundledModel], folder: Path) -> list[d
             "network": shown_name,
             "file": sizes.get(method, ""),
             **{name: _decibels(scores.get(method, {}).get(name)) for name in sets},
-            "seconds": seconds.get(method.removesuffix(f"-x{scale}"), "not measured") if method in sizes else "",
+            "seconds": shown_times.get(method, ""),
         }
         for method, shown_name in ({"bicubic": "bicubic"} | names).items()
     ]
@@ -111,14 +116,20 @@ def _decibels(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
 
 
-def _seconds(folder: Path) -> dict[str, str]:
-    """Return, by network, the median time of a photograph of 256 x 256; they were measured in turns."""
-    for row in read(folder / "peers.json")["rows"]:
-        config, found = row["config"], row["measurements"]["alternatives"]
-        if (config["height"], config["width"]) == (256, 256):
-            labels = {config["ours"]: f"{config['ours']}, ONNX Runtime", config["plain"]: "EDSR, ONNX Runtime"}
-            return {network: shown(found[label]["wall_s"]["p50"]) for network, label in labels.items()}
-    return {}
+def models_index(folder: Path = FOLDER) -> str:
+    """Return `models.json` with what was measured of the files that it describes."""
+    index = json.loads((MODELS / "models.json").read_text(encoding="utf-8"))
+    document = read(folder / "models.json")
+    times = seconds(document["rows"])
+    for entry in index["models"]:
+        measured = times.get(entry["sha256"])
+        entry["seconds"], entry["seconds_on"] = measured, "" if measured is None else _timed_on(document)
+    return json.dumps(index, indent=2) + "\n"
+
+
+def _timed_on(document: dict[str, Any]) -> str:
+    environment = document["environment"]
+    return f"ONNX Runtime on {environment['threads']} threads of {environment['cpu']}"
 
 
 def performance_section(folder: Path = FOLDER) -> str:

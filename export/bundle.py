@@ -89,6 +89,8 @@ def bundle(
         "training_data": _TRAINING_DATA,
         "license": license_name,
         "psnr_y_db": {row["dataset"]: round(row["psnr"], 2) for row in summary if row["method"] == name},
+        "seconds": None,  # `python -m benchmarks models`, then `report`
+        "seconds_on": "",
     }
     index = MODELS / "models.json"
     known: dict[str, Any] = {"default": name, "models": []}

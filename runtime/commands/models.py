@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
 def describe(model: BundledModel, *, default: bool) -> str:
     """Return the lines that describe a model."""
     psnr = ", ".join(f"{name} {value:.2f} dB" for name, value in model.psnr_y_db.items())
+    seconds = "not measured" if model.seconds is None else f"{model.seconds:.3g} for 256 x 256, {model.seconds_on}"
     lines = [
         f"{model.name}{' (default)' if default else ''}",
         f"  scale     x{model.scale}",
@@ -35,6 +36,7 @@ def describe(model: BundledModel, *, default: bool) -> str:
         f"  file      {model.file}, {model.size_bytes / 1e6:.1f} MB, {model.precision}",
         f"  sha256    {model.sha256}",
         f"  PSNR (Y)  {psnr or 'not measured'}",
+        f"  seconds   {seconds}",
         f"  trained   {model.training_data}",
         f"  license   {model.license}",
     ]

@@ -5,7 +5,8 @@ Schema of `models.json`::
     {"default": "<name>",
      "models": [{"name": str, "file": str, "sha256": 64 hex digits, "size_bytes": int,
                  "kind": "graph" | "plain", "scale": int, "precision": "fp32" | "fp16",
-                 "training_data": str, "license": str, "psnr_y_db": {"Set5": float, ...}}]}
+                 "training_data": str, "license": str, "psnr_y_db": {"Set5": float, ...},
+                 "seconds": float | null, "seconds_on": str}]}
 
 `default` is the name of one entry. `python -m runtime.models` checks every file against its entry.
 """
@@ -39,6 +40,8 @@ class BundledModel:
         training_data: what it was trained on, with licences.
         license: licence of the weights.
         psnr_y_db: PSNR on the Y channel in dB, by evaluation set.
+        seconds: for a picture of 256 x 256 pixels; None: not measured.
+        seconds_on: what ran it, in words.
     """
 
     name: str
@@ -51,6 +54,8 @@ class BundledModel:
     training_data: str
     license: str
     psnr_y_db: dict[str, float]
+    seconds: float | None
+    seconds_on: str
 
     def checked_path(self) -> Path:
         """Return the path of the file, after checking it.

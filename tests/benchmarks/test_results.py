@@ -139,6 +139,7 @@ def test_a_section_measured_elsewhere_names_its_machine(tmp_path: Path) -> None:
 
 def pages(repository: Path) -> dict[str, Path]:
     """Both pages, their generated sections out of date."""
+    (repository / "runtime" / "models").mkdir(parents=True)
     sections = {"README.md": ("models", "performance"), "benchmarks/README.md": ("results",)}
     found = {}
     for name, inside in sections.items():
@@ -182,6 +183,7 @@ def section_of(page: Path, name: str) -> str:
 def test_the_committed_pages_are_up_to_date() -> None:
     root = results.REPOSITORY
     assert section_of(root / "README.md", "models") == report.models_section()
+    assert (root / "runtime" / "models" / "models.json").read_text(encoding="utf-8") == report.models_index()
     assert section_of(root / "README.md", "performance") == report.performance_section()
     assert section_of(root / "benchmarks" / "README.md", "results") == report.results_section()
 
@@ -192,10 +194,11 @@ def test_the_models_table_is_of_the_cards_and_the_results() -> None:
     row = next(line for line in text.splitlines() if f"[**{model.name}**]" in line)
     for value in model.psnr_y_db.values():
         assert f"{value:.2f}" in row
-    (peers_row,) = read(results.FOLDER / "peers.json")["rows"]
-    assert (peers_row["config"]["height"], peers_row["config"]["ours"]) == (256, "ignn-s")
-    seconds = peers_row["measurements"]["alternatives"]["ignn-s, ONNX Runtime"]["wall_s"]["p50"]
+    (measured,) = (row for row in read(results.FOLDER / "models.json")["rows"] if row["config"]["scale"] == 2)
+    assert (measured["config"]["height"], measured["config"]["models_sha256"][model.name]) == (256, model.sha256)
+    seconds = measured["measurements"]["alternatives"][model.name]["wall_s"]["p50"]
     assert row.rstrip("| ").endswith(f"{seconds:.3g}")
+    assert model.seconds == pytest.approx(seconds)
 
 
 def test_a_card_that_contradicts_models_json_is_refused(tmp_path: Path) -> None:

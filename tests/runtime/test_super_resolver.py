@@ -245,6 +245,8 @@ def bundle(tmp_path, x2_model, monkeypatch):
         "training_data": "none",
         "license": "CC0-1.0",
         "psnr_y_db": {"Set5": 30.0},
+        "seconds": None,
+        "seconds_on": "",
     }
     (tmp_path / "models.json").write_text(json.dumps({"default": "test-x2", "models": [described]}))
     monkeypatch.setattr(models, "FOLDER", tmp_path)
