@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..atomic import shortened
@@ -26,6 +27,7 @@ from ..pictures.write import write_file
 from ..serving.metrics import Metrics, Stopwatch, served_metrics
 from ..super_resolver import SuperResolver
 from .compare import bicubic, entry
+from .graph_view import can_show, draw_neighbors
 from .interrupt import interrupted_by_sigterm
 
 MAX_MEGAPIXELS, MAX_UPLOAD_MB, MAX_QUEUE, KEEP_MINUTES = 4.0, 25, 8, 60
@@ -103,11 +105,34 @@ def preview(path: str | None, folder: Path, max_pixels: int) -> str | None:
     """Return the path of a small PNG of an uploaded file, whatever its format; errors as in `upscale`."""
     if path is None:
         return None
-    image = Image.fromarray(entry("preview", _read(path, max_pixels).frames[0]).rgb)
-    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     place = Path(tempfile.mkdtemp(dir=folder)) / "preview.png"
-    image.save(place)
+    _thumbnail(_rgb(path, max_pixels)).save(place)
     return str(place)
+
+
+def neighbors(path: str | None, point: tuple[int, int], scale: int, folder: Path, max_pixels: int) -> str:
+    """Return the path of a drawing of what the graph finds for a point of the preview, (column, row).
+
+    Raises:
+        IgnnError: what is to be told to the visitor.
+    """
+    rgb = _rgb(path, max_pixels)
+    x, y = (
+        min(int((at + 0.5) * whole / shown), whole - 1)
+        for at, whole, shown in zip(point, (rgb.shape[1], rgb.shape[0]), _thumbnail(rgb).size, strict=True)
+    )
+    return str(draw_neighbors(rgb, x, y, scale, folder))
+
+
+def _rgb(path: str | None, max_pixels: int) -> NDArray[Any]:
+    """Return the first frame of an uploaded file as (H, W, 3) uint8."""
+    return entry("preview", _read(path, max_pixels).frames[0]).rgb
+
+
+def _thumbnail(rgb: NDArray[Any]) -> Image.Image:
+    image = Image.fromarray(rgb)
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    return image
 
 
 def _read(path: str | None, max_pixels: int) -> ImageFile:
@@ -163,6 +188,14 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
         with told(path):
             return preview(path, results, max_pixels)
 
+    def find(path: str | None, scale: int, place: gradio.SelectData) -> str:  # type: ignore[name-defined]
+        with told(path):
+            column, row = place.index
+            return neighbors(path, (column, row), scale, results, max_pixels)
+
+    # Gradio reads what is written there, which as text it would look for among this module's names.
+    find.__annotations__["place"] = gradio.SelectData
+
     def choose(scale: int) -> Any:  # noqa: ANN401
         return gradio.Dropdown(models.of_scale(scale), value=models.of_scale(scale)[0])
 
@@ -180,10 +213,15 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
             with gradio.Column(scale=2):
                 slider = gradio.ImageSlider(label="Bicubic | IGNN", interactive=False)
                 download = gradio.File(label=f"Download, kept for {KEEP_MINUTES} minutes")
+                found = gradio.Image(
+                    label="What the graph finds: click the preview", interactive=False, visible=can_show()
+                )
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(choose, scale, model, **quiet)
         scale.change(choose, scale, model, **quiet)
         picture.change(show, picture, shown, **quiet)
+        if can_show():
+            shown.select(find, [picture, scale], found, concurrency_limit=1, api_visibility="private")
         button.click(run, [picture, model], [slider, download], concurrency_limit=1)
     return page.queue(max_size=MAX_QUEUE)
 

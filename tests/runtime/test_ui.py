@@ -26,7 +26,7 @@ from PIL import Image
 
 from runtime import SuperResolver, cli, errors
 from runtime.clone import install_command
-from runtime.commands import ui
+from runtime.commands import graph_view, ui
 from runtime.models import bundled_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,6 +68,23 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
     with pytest.raises(errors.ModelNotFoundError):
         ui.upscale(models, str(sample), "nonesuch", tmp_path, 10**6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.png"]
+
+
+@pytest.mark.parametrize(("size", "point"), [((600, 400), (400, 100)), ((40, 30), (39, 29))])
+def test_a_click_shows_what_the_graph_finds(size, point, photograph, tmp_path):
+    pytest.importorskip("torch", reason="needs the extra train")
+    Image.fromarray(np.tile(photograph, (3, 3, 1))).crop((0, 0, *size)).save(tmp_path / "in.png")
+    sheet = ui.neighbors(str(tmp_path / "in.png"), point, 2, tmp_path, 10**6)
+    assert Image.open(sheet).width > 300
+    assert [path.name for path in Path(sheet).parent.iterdir()] == ["neighbors.png"]
+
+
+def test_a_click_that_fails_says_why(photograph, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs the extra train")
+    with pytest.raises(errors.IgnnError, match=r"cannot be drawn: ignn neighbors: error: .*ignn-s-x7\.pt"):
+        graph_view.draw_neighbors(photograph, 5, 5, 7, tmp_path)
+    monkeypatch.setattr(graph_view, "find_clone", lambda: None)
+    assert not graph_view.can_show()
 
 
 @pytest.mark.parametrize("name", ["a.tif", "deep.png", "a.webp", "a.gif"])
