@@ -50,7 +50,7 @@ def run(name: str, folder: Path, measured_on: dict, *, quick: bool, fresh: bool)
     for number, config in enumerate(configs, 1):
         if config in results:
             continue
-        shown = ", ".join(f"{key} {value}" for key, value in config.items() if not "sha256" in key)
+        shown = ", ".join(f"{key} {value}" for key, value in config.items() if "sha256" not in key)
         sys.stderr.write(f"{name} {number}/{len(configs)}: {shown}\n")
         load_average = os.getloadavg()
         results.add(config, benchmark.measure(config), load_average)
