@@ -264,6 +264,41 @@ def test_a_full_queue_sends_visitors_away(x2_model, sample, tmp_path, monkeypatc
     assert all("full" in failure for failure in failures)
 
 
+def test_a_click_on_the_preview(x2_model, photograph, tmp_path, monkeypatch):
+    """Its place in the picture, whatever size the preview is shown at, goes to `ignn neighbors`."""
+    pytest.importorskip("gradio", reason=GRADIO)
+    asked = []
+
+    def draw(rgb, x, y, scale, folder):
+        asked.append((rgb.shape, x, y, scale))
+        Image.new("RGB", (321, 50)).save(folder / "neighbors.png")
+        return folder / "neighbors.png"
+
+    monkeypatch.setattr(ui, "can_show", lambda: True)
+    monkeypatch.setattr(ui, "draw_neighbors", draw)
+    Image.fromarray(np.tile(photograph, (6, 4, 1))).save(tmp_path / "in.png")
+    page = ui.build_page(ui.Models([x2_model]), tmp_path, 10**6)
+    try:
+        url = ui.launch(page, tmp_path, "127.0.0.1", ui._free_port("127.0.0.1"))
+        with chromium() as start:
+            tab = start().new_page()
+            tab.set_default_timeout(60_000)
+            tab.goto(url)
+            tab.locator("input[type=file]").first.set_input_files(str(tmp_path / "in.png"))
+            preview = tab.locator("img[src*='preview.png']").first
+            preview.wait_for(state="visible")
+            box = preview.bounding_box()
+            preview.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
+            found = tab.locator("img[src*='neighbors.png']").first
+            found.wait_for(state="visible")
+            assert found.evaluate("image => image.naturalWidth") == 321
+    finally:
+        page.close()
+    ((shape, x, y, scale),) = asked
+    assert (shape, scale) == ((900, 900, 3), 2)
+    assert (x, y) == (pytest.approx(675, abs=10), pytest.approx(225, abs=10))
+
+
 @pytest.fixture
 def page(address: str) -> Iterator[object]:
     with chromium() as start:
