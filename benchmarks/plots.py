@@ -15,6 +15,7 @@ _BARS = {
     "large": ("microseconds a pixel", ("network", "LR")),
     "models": ("time, s", ("model",)),
     "peers": ("time, s", ("network, runtime",)),
+    "profile": ("time, ms", ("node",)),
     "startup": ("CPU time, s", ("process", "LR")),
     "throughput": ("MP/s out", ("model", "LR", "batch", "backend", "precision", "threads")),
 }
@@ -63,8 +64,14 @@ def _draw_bars(axes: Any, lines: list[dict[str, Any]], value: str, names: tuple[
 def _draw_curves(axes: Any, plot: dict[str, Any]) -> None:  # noqa: ANN401
     for label, points in plot["lines"].items():
         axes.plot(*zip(*points, strict=True), marker="o", label=label)
+    for name, point in plot.get("points", {}).items():
+        axes.plot(*point, marker="o", color="C0")
+        axes.annotate(name, point, xytext=(5, -10), textcoords="offset points")
     if plot.get("logarithmic"):
         axes.loglog()
+    elif "points" in plot:
+        axes.semilogx()
+        axes.margins(x=0.15)
     else:
         axes.set(xlim=0, ylim=0)
     axes.set(xlabel=plot["x"], ylabel=plot["y"])

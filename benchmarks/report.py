@@ -34,6 +34,8 @@ _TITLES = {
     "memory": "Memory",
     "models": "The bundled networks",
     "peers": "Other networks and runtimes",
+    "profile": "Where the time goes",
+    "quality_per_second": "Quality by time",
     "scaling": "Time against pixels",
     "startup": "Start",
     "throughput": "Throughput",
