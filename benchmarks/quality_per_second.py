@@ -71,7 +71,7 @@ def _images(data: Path | None, limit: int | None, *, quick: bool) -> tuple[Path,
         return REPOSITORY / "assets", ["sample.png"]
     if limit is not None and limit < 1:
         raise UsageError(f"Invalid --limit ({limit}). Whole numbers from 1 are supported.")
-    return data.resolve(), [str(path.relative_to(data).as_posix()) for path in list_images(data)[: limit or MOST_IMAGES]]
+    return data.resolve(), [path.relative_to(data).as_posix() for path in list_images(data)[: limit or MOST_IMAGES]]
 
 
 def measure(
