@@ -53,8 +53,9 @@ class SuperResolver:
             `openvino`, for CPUs and Intel's GPUs.
         precision: what OpenVINO computes in: `fp32`, or `bf16` (bfloat16: faster on CPUs that have it, less exact;
             refused on others). None: `fp32`.
-        providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or (name, options).
-            Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else the CPU.
+        providers: ONNX Runtime's providers in order: `cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, `openvino`, `webgpu`,
+            or (name, options). Raises rather than run on another one. None: CUDA where this ONNX Runtime has it, else
+            the CPU.
         tile: largest side of a tile in LR pixels. Tiling costs time (each tile computes its context again) and bounds
             memory; it does not change the result. `auto`: the tiles that compute least within the free memory; None:
             the whole image at once.

@@ -1,4 +1,4 @@
-"""ONNX Runtime: CPU, CUDA, TensorRT and TensorRT-RTX providers."""
+"""ONNX Runtime: CPU, CUDA and TensorRT providers, and those that are plugins: TensorRT-RTX, OpenVINO, WebGPU."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from . import BackendMemoryError, Box, closed
 from .foreign import ForeignNetwork, Signature, read_signature
 from .memory import free_device_memory, free_host_memory, return_freed_memory, says_no_memory
 from .onnx_runtime import onnxruntime as ort
+from .plugin_providers import add_plugin, has_plugin, is_installed
 from .stages import StagedNetwork
 
 PROVIDERS = {
@@ -33,6 +34,8 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
 }
 """Our short names of ONNX Runtime's providers; its own names are accepted too."""
 
@@ -45,8 +48,8 @@ class OrtBackend:
     Args:
         model: path of an ONNX file.
         source: what to call the model in messages.
-        providers: providers in order of preference, each a name (`cpu`, `cuda`, `tensorrt`, `tensorrt-rtx`, or ONNX
-            Runtime's own) or a name with options, e.g. `("tensorrt", {"trt_extra_plugin_lib_paths": "lib.so"})`.
+        providers: providers in order of preference, each a name (of `PROVIDERS`, or ONNX Runtime's own) or a name
+            with options, e.g. `("tensorrt", {"trt_extra_plugin_lib_paths": "lib.so"})`.
             Default: CUDA where this ONNX Runtime was built with it, else the CPU.
         threads: CPU threads of one run; default: one per physical core, or per CPU where this process may not use all.
         scale: scale of a foreign model.
@@ -78,15 +81,20 @@ class OrtBackend:
         if threads is None:
             threads = _permitted_cpus()
         options.intra_op_num_threads = threads or 0  # 0: ONNX Runtime's own choice
+        first, settings = wanted[0]
+        chosen: dict[str, Any] = {"providers": wanted}
+        self.on_host = first == PROVIDERS["cpu"]
+        if first not in ort.get_available_providers():
+            plugin = add_plugin(options, first, settings)
+            chosen, self.on_host = {}, plugin.device.type == ort.OrtHardwareDeviceType.CPU
         try:
             # By its path: its content would be held beside the weights made of it.
-            session = ort.InferenceSession(str(model), options, providers=wanted)
+            session = ort.InferenceSession(str(model), options, **chosen)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             raise ModelLoadError(
                 f"{source} cannot be loaded by ONNX Runtime {ort.__version__}: {first_line(error)}. "
                 "Export it again with `ignn export`."
             ) from error
-        first = wanted[0][0]
         given = session.get_providers()
         if given[0] != first:
             raise ProviderFallbackError(
@@ -95,9 +103,9 @@ class OrtBackend:
             )
         session.disable_fallback()  # a provider that fails says so, instead of making way for another
         return_freed_memory()  # of the weights as the file had them: they now live in the kernels' own layout
-        self.on_host = first == PROVIDERS["cpu"]
-        self._run_options = run_options() if self.on_host else ort.RunOptions()
-        self._device = int(wanted[0][1].get("device_id", 0))
+        self._device = int(settings.get("device_id", 0))
+        on_cpu = first == PROVIDERS["cpu"]
+        self._run_options = run_options() if on_cpu else ort.RunOptions()
         self.description = f"ONNX Runtime {ort.__version__} ({first})"
         try:
             inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -113,7 +121,7 @@ class OrtBackend:
         if Key.FORMAT not in properties:
             self._foreign = ForeignNetwork(source, signature, self.metadata, self._call)
             self.metadata = self._foreign.metadata
-        self.stages = self.metadata.stages if self.on_host else None
+        self.stages = self.metadata.stages if on_cpu else None
         self._model, self._options = model, options
 
     def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -216,8 +224,9 @@ class OrtBackend:
 
 
 def available_providers() -> list[str]:
-    """Return our short names of the providers that this ONNX Runtime has."""
-    return [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
+    """Return our short names of the providers that this ONNX Runtime has, or has a plugin installed for."""
+    available = ort.get_available_providers()
+    return [name for name, full in PROVIDERS.items() if full in available or is_installed(full)]
 
 
 def session_options() -> ort.SessionOptions:
@@ -258,13 +267,16 @@ def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, 
         providers = ["cuda"] if PROVIDERS["cuda"] in available else ["cpu"]
     if isinstance(providers, str) or not providers:
         raise UsageError(f"Invalid providers ({providers!r}). A list is expected, such as ['cpu'] or ['cuda'].")
-    resolved = []
+    resolved: list[tuple[str, dict[str, Any]]] = []
     for provider in providers:
         name, options = (provider, {}) if isinstance(provider, str) else provider
         full = PROVIDERS.get(name, name)
         if full not in PROVIDERS.values():
             raise UsageError(f"Invalid provider ({name!r}). Supported values are {', '.join(PROVIDERS)}.")
-        if full not in available:
+        if full not in available and has_plugin(full):
+            if resolved or any(PROVIDERS.get(str(rest), rest) != PROVIDERS["cpu"] for rest in providers[1:]):
+                raise UsageError(f"{name!r} is a plugin of ONNX Runtime, and goes alone. Leave out other providers.")
+        elif full not in available:
             raise BackendUnavailableError(
                 f"ONNX Runtime {ort.__version__} here has no {full} (it has {', '.join(available)}). "
                 f"For an NVIDIA GPU: pip uninstall onnxruntime && {install_command('gpu')}. Or ask for --provider cpu."

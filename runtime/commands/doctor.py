@@ -33,6 +33,9 @@ EXTRAS = {
 }
 """Extras beside those of ONNX Runtime: the packages they bring, and what for."""
 
+PLUGINS = ("onnxruntime-ep-openvino", "onnxruntime-ep-webgpu", "onnxruntime-ep-nv-tensorrt-rtx-cu13")
+"""Packages of ONNX Runtime's providers that are plugins."""
+
 CLONE_EXTRAS = {
     "train": (("torch", "onnx", "onnxscript", "tensorboard", "polygraphy"), "training, measuring and exporting"),
     "rtx": (
@@ -146,6 +149,9 @@ def _onnx_runtime() -> Iterator[Finding]:
         return
     providers = ", ".join(ort.get_available_providers())
     yield Finding("ONNX Runtime", f"{ort.__version__} with {providers}")
+    plugins = [f"{package} {version}" for package in PLUGINS if (version := _version(package))]
+    if plugins:
+        yield Finding("Plugins of ONNX Runtime", ", ".join(plugins))
     both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     if len(both) > 1:
         yield Finding("One ONNX Runtime", None, f"pip uninstall {' '.join(both)}, then {install}: they are one module.")

@@ -93,7 +93,10 @@ def add_network_arguments(result: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--precision", choices=PRECISIONS, help="what OpenVINO computes in (default fp32)")
     network.add_argument(
-        "--provider", action="append", metavar="NAME", help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx"
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="of ONNX Runtime: cpu, cuda, tensorrt, tensorrt-rtx, openvino, webgpu",
     )
     network.add_argument("--engine", metavar="E", help="engine of `ignn build` or trtexec; runs in TensorRT")
     network.add_argument(

@@ -194,3 +194,23 @@ def test_a_device_that_does_not_open_closes_the_others():
     with pytest.raises(BackendUnavailableError):
         many.open_many([0, 1], open_one)
     assert first.closed
+
+
+def test_a_device_of_onnx_runtime(x2_model: Path, sample: Path, tmp_path: Path, monkeypatch, capsys):
+    asked: list[object] = []
+
+    def open_it(path, *, providers, **rest):
+        asked.append(providers)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("runtime.backends.ort.OrtBackend", open_it)
+    command = ["upscale", str(sample), "-o", str(tmp_path / "a.png"), "--model", str(x2_model), "--device", "1"]
+    assert cli.main([*command, "--provider", "cuda", "--provider", "cpu"]) == 1
+    assert asked == [[("cuda", {"device_id": "1"}), "cpu"]]
+    for wrong in ([], ["--provider", "cpu"]):
+        capsys.readouterr()
+        assert cli.main([*command, *wrong]) == 1
+        assert "Say so: --provider cuda --device 1" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="say the same thing"):
+        SuperResolver(x2_model, providers=[("cuda", {"device_id": "0"})], device=1)
+    assert len(asked) == 1

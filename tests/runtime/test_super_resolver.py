@@ -170,7 +170,7 @@ def test_a_network_that_gives_nan_is_an_error(model_file, photograph):
         broken(photograph[:20, :20])
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_provider_that_is_absent_is_an_error(x2_model, provider):
     from runtime.backends.ort import PROVIDERS
 
