@@ -283,7 +283,8 @@ def _run(
         raise failures[0].error
     for failure in failures:
         assert failure.error is not None
-        sys.stderr.write(f"ignn upscale: error: {failure.job.source}: {explain(failure.error)}\n")
+        reason, name = explain(failure.error), str(failure.job.source)
+        sys.stderr.write(f"ignn upscale: error: {reason if reason.startswith(name) else f'{name}: {reason}'}\n")
     if failures:
         sys.stderr.write(f"ignn upscale: {len(failures)} of {len(jobs)} files failed\n")
     return len(failures)

@@ -96,6 +96,7 @@ def test_one_bad_file_does_not_stop_the_rest(ignn, x2_model, sample, tmp_path):
     assert f"{len(bad)} of {len(bad) + 1} files failed" in error
     for name, message in bad.items():
         assert re.search(f"{name}.*{message}", error)
+    assert "in/text.png: in/text.png" not in error
 
 
 @pytest.mark.parametrize(
