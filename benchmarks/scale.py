@@ -177,7 +177,7 @@ def main() -> int:
     """Measure, write the JSON file, print the figures; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of load on the server (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=200, help="in the folder (default %(default)s)")
+    parser.add_argument("--pictures", type=int, default=300, help="in the folder (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of both commands (default %(default)s)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file (default: docs/scale.json)")
     arguments = parser.parse_args()
