@@ -14,6 +14,7 @@ from runtime import cli
 from runtime.clone import install_command
 from runtime.errors import BackendUnavailableError, ImageReadError, ImageTooLargeError
 from runtime.pictures.color import Coding, make_profile
+from runtime.pictures.heif import _picture
 from runtime.pictures.jxl import _is_animation, is_jxl
 from runtime.pictures.picture import Picture
 from runtime.pictures.read import read_bytes, read_file
@@ -68,6 +69,13 @@ def test_heic_keeps_its_coding(color, transfer, coding):
 def test_a_heic_is_turned_once(color):
     values = (color >> 8).astype(np.uint8)
     assert np.array_equal(only(heic(values, exif=exif(6).tobytes())).color, np.rot90(values, -1))
+
+
+def test_a_heic_that_alpha_is_multiplied_into():
+    values = np.array([[[100, 50, 0, 128], [40, 40, 40, 255], [0, 0, 0, 0]]], np.uint8)
+    picture = _picture(values, None, premultiplied=True)
+    assert picture.color[0].tolist() == [[199, 100, 0], [40, 40, 40], [0, 0, 0]]
+    assert _picture(values, None, premultiplied=False).color[0, 0].tolist() == [100, 50, 0]
 
 
 def test_the_first_picture_of_a_heic_is_read(color, caplog):
