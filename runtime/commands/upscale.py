@@ -15,6 +15,7 @@ from ..backends.many import Devices
 from ..backends.opening import BACKENDS
 from ..errors import IgnnError, UsageError, explain
 from ..pictures.read import read_file
+from ..pictures.readers import EXTRA_SUFFIXES
 from ..pictures.write import FORMATS, WriteOptions
 from ..super_resolver import SuperResolver
 from . import batch, video
@@ -208,12 +209,19 @@ def _jobs(arguments: argparse.Namespace, scale: int) -> tuple[list[Job], bool]:
         suffix=f".{arguments.format}" if arguments.format else None,
         scale=scale,
     )
-    to_png = sum((job.source.suffix.lower(), job.target.suffix) == (".bmp", ".png") for job in jobs)
-    if to_png and arguments.format is None:
-        sys.stderr.write(f"ignn upscale: {to_png} BMP with transparency: written as PNG\n")
+    if arguments.format is None and Path(arguments.output).suffix.lower() not in FORMATS:
+        _say_what_becomes_png(jobs)
     if arguments.shard is not None:
         return take_shard(jobs, arguments.shard), False
     return jobs, is_single(arguments.inputs, jobs)
+
+
+def _say_what_becomes_png(jobs: list[Job]) -> None:
+    """Say once that files of kinds that are not written become PNG, where the user named no format."""
+    for what, suffixes in (("BMP with transparency", {".bmp"}), ("HEIC, JPEG XL or raw", {*EXTRA_SUFFIXES})):
+        count = sum(job.source.suffix.lower() in suffixes and job.target.suffix == ".png" for job in jobs)
+        if count:
+            sys.stderr.write(f"ignn upscale: {count} {what}: written as PNG\n")
 
 
 def _run_on_server(arguments: argparse.Namespace, options: WriteOptions) -> int:

@@ -206,3 +206,7 @@ def test_a_bmp_with_transparency_becomes_a_png(x2_model: Path, tmp_path: Path, c
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["clear.png", "plain.bmp"]
     with Image.open(tmp_path / "out" / "clear.png") as large:
         assert (large.mode, large.size) == ("RGBA", (32, 32))
+    for output in ("named.png", "{stem}.png"):
+        plain = [str(tmp_path / "in" / "plain.bmp"), "-o", str(tmp_path / output)]
+        assert cli.main(["upscale", *plain, "--model", str(x2_model)]) == 0
+        assert "written as PNG" not in capsys.readouterr().err

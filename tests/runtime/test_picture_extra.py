@@ -152,7 +152,8 @@ def test_from_the_command_line_to_png(x2_model, color, tmp_path, capsys, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(examples(color)[name])
     command = ["upscale", str(tmp_path / "in"), "--model", str(x2_model), "-o"]
-    assert cli.main([*command, str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    assert cli.main([*command, str(tmp_path / "out")]) == 0
+    assert "1 HEIC, JPEG XL or raw: written as PNG" in capsys.readouterr().err
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert image.size == (128, 96)
     single = ["upscale", str(tmp_path / "in" / name), "--model", str(x2_model), "-o", str(tmp_path / "b.png")]
