@@ -24,6 +24,7 @@ NAMES = (
     "large",
     "quality_per_second",
     "profile",
+    "batches",
 )
 QUICK_FOLDER = REPOSITORY / "out" / "benchmarks" / "quick"
 

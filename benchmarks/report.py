@@ -28,6 +28,7 @@ NOTES = Path(__file__).resolve().parent / "reasons.json"
 """Why a figure is above its target, by the figure's name: written by people, demanded by `report`."""
 
 _TITLES = {
+    "batches": "Batches of small pictures",
     "baseline": "A straightforward version",
     "graph_overhead": "The graph beside its convolutions",
     "large": "A large photograph",
