@@ -77,13 +77,23 @@ class Source:
 
     def _header(self) -> ImageFileType:
         file = io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file
+        formats = _formats()
         pillow, limit = Image.MAX_IMAGE_PIXELS, self.limit
         if limit is None or pillow is None or limit <= 2 * pillow:
-            return Image.open(file)
+            return Image.open(file, formats=formats)
         # Pillow's limit is global to the process: lift it for this header only, and only if a larger one was asked for.
         with _limit_lock:
             Image.MAX_IMAGE_PIXELS = limit
             try:
-                return Image.open(file)
+                return Image.open(file, formats=formats)
             finally:
                 Image.MAX_IMAGE_PIXELS = pillow
+
+
+def _formats() -> list[str]:
+    """Return Pillow's formats in the order to try them: TGA, which takes some files of others for its own, last.
+
+    Pillow itself tries them as their plugins were loaded, so that a file reads well or not by what was read before.
+    """
+    Image.init()
+    return sorted(Image.ID, key=lambda name: name == "TGA")

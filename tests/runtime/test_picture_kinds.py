@@ -194,7 +194,7 @@ def test_a_bmp_of_sixteen_bits_a_pixel(tmp_path):
 
 
 def test_a_refusal_of_the_system_is_no_damage(monkeypatch, sample):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)
@@ -323,3 +323,13 @@ def test_a_gif_keeps_transparency_behind_an_opaque_frame(tmp_path):
     written = read_file(tmp_path / "out.gif").frames
     alphas = [np.full((1, 3), 255) if frame.alpha is None else frame.alpha for frame in written]
     assert [alpha[0].tolist() for alpha in alphas] == [[0, 0, 255], [255, 255, 255], [0, 0, 255]]
+
+
+def test_an_icon_is_read_whatever_was_read_before(tmp_path, monkeypatch):
+    values = np.zeros((256, 256, 3), np.uint8)
+    values[..., 0] = np.random.default_rng(0).integers(0, 256, (256, 256))
+    Image.fromarray(values).save(tmp_path / "in.ico", sizes=[(256, 256)])
+    assert (tmp_path / "in.ico").read_bytes()[16] == 1  # where a TGA has its depth
+    Image.init()
+    monkeypatch.setattr(Image, "ID", sorted(Image.ID, key=lambda name: name != "TGA"))  # as after a TGA
+    assert np.array_equal(read_still(tmp_path / "in.ico").color, values)
