@@ -23,6 +23,7 @@ COMMANDS = {
     "ignn serve": ["--model", f"{ABSENT}.onnx", "--only-repository", "repository"],
     "ignn probe": ["http://127.0.0.1:1"],
     "ignn batch": [ABSENT, "out"],
+    "ignn bench": [ABSENT],
     "ignn demo": ["--port", "65536"],
     "ignn train": ["--data", ABSENT, "--output", "run", "--no-tensorboard"],
     "ignn evaluate": [ABSENT, "--data", ABSENT],
