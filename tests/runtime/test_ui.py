@@ -72,7 +72,7 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
 
 @pytest.mark.parametrize(("size", "point"), [((600, 400), (400, 100)), ((40, 30), (39, 29))])
 def test_a_click_shows_what_the_graph_finds(size, point, photograph, tmp_path):
-    pytest.importorskip("torch", reason="needs the extra train")
+    pytest.importorskip("torch")
     Image.fromarray(np.tile(photograph, (3, 3, 1))).crop((0, 0, *size)).save(tmp_path / "in.png")
     sheet = ui.neighbors(str(tmp_path / "in.png"), point, 2, tmp_path, 10**6)
     assert Image.open(sheet).width > 300
@@ -80,7 +80,7 @@ def test_a_click_shows_what_the_graph_finds(size, point, photograph, tmp_path):
 
 
 def test_a_click_that_fails_says_why(photograph, tmp_path, monkeypatch):
-    pytest.importorskip("torch", reason="needs the extra train")
+    pytest.importorskip("torch")
     with pytest.raises(errors.IgnnError, match=r"cannot be drawn: ignn neighbors: error: .*ignn-s-x7\.pt"):
         graph_view.draw_neighbors(photograph, 5, 5, 7, tmp_path)
     monkeypatch.setattr(graph_view, "find_clone", lambda: None)
