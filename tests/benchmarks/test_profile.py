@@ -43,14 +43,24 @@ def test_nodes_are_summed_by_run_and_loops_lose_what_is_in_them() -> None:
     assert nodes["rows"]["flops"] == nodes["loop"]["bytes"] == 0
 
 
+def test_nodes_alike_are_one() -> None:
+    first, *_ = profile.alike(profile.nodes_of([*run_of(0), *run_of(10_000)]))
+    assert (first["name"], first["nodes"], first["count"]) == ("loop / product", 1, 2)
+    both = {node["name"]: node for node in profile.nodes_of([*run_of(0), *run_of(10_000)])}
+    both["second"] = {**both["layer"], "name": "second"}
+    layers = next(node for node in profile.alike(list(both.values())) if node["name"] == "layer")
+    assert (layers["nodes"], layers["seconds"]) == (2, pytest.approx(400e-6))
+    assert layers["flops"] == 2 * both["layer"]["flops"]
+
+
 def test_floors_are_of_what_binds_each_node() -> None:
     nodes = [
-        {"name": "a", "op": "Conv", "count": 1, "seconds": 1.0, "flops": 3e9, "bytes": 1e9},
-        {"name": "b", "op": "Add", "count": 1, "seconds": 3.0, "flops": 1e3, "bytes": 2e9},
-        {"name": "c", "op": "Shape", "count": 1, "seconds": 0.001, "flops": 0.0, "bytes": 0.0},
+        {"name": "a", "op": "Conv", "nodes": 1, "count": 1, "seconds": 1.0, "flops": 3e9, "bytes": 1e9},
+        {"name": "b", "op": "Add", "nodes": 1, "count": 1, "seconds": 3.0, "flops": 1e3, "bytes": 2e9},
+        {"name": "c", "op": "Shape", "nodes": 1, "count": 1, "seconds": 0.001, "flops": 0.0, "bytes": 0.0},
     ]
     row = {"measurements": {"derived": {"nodes": nodes, "flops_per_s": 1e10, "bytes_per_s": 2e9}}}
     first, second, others, everything = profile.table([row])
     assert (first["floor, ms"], second["floor, ms"]) == (500, 1000)
-    assert (others["node"], others["floor, ms"], others["over its floor"]) == ("1 others", 0, "")
+    assert (others["node"], others["nodes"], others["floor, ms"], others["over its floor"]) == ("others", 1, 0, "")
     assert everything["over its floor"] == pytest.approx(4.001 / 1.5)
