@@ -115,10 +115,11 @@ def _sum(name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 def remarks(rows: list[dict[str, Any]]) -> list[str]:
     """Return what the machine can do."""
+    peaks = [(d["flops_per_s"] / 1e9, d["bytes_per_s"] / 1e9) for d in (row["measurements"]["derived"] for row in rows)]
     return [
-        f"Measured peaks: {row['measurements']['derived']['flops_per_s'] / 1e9:.0f} GFLOP/s (the faster of a product of matrices and these nodes), "
-        f"{row['measurements']['derived']['bytes_per_s'] / 1e9:.1f} GB/s (a sum of two arrays)."
-        for row in rows
+        f"Measured peaks: {flops:.0f} GFLOP/s (a product of matrices, or the fastest of these nodes), "
+        f"{bandwidth:.1f} GB/s (a sum of two arrays)."
+        for flops, bandwidth in peaks
     ]
 
 
