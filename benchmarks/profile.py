@@ -84,7 +84,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         total = sum(node["seconds"] for node in nodes)
         shown = [node for node in nodes if node["seconds"] >= SHARE * total]
         rest = [node for node in nodes if node["seconds"] < SHARE * total]
-        for node in [*shown, _sum("others", rest), _sum("all", nodes)]:
+        for node in [*shown, _sum("others", rest)]:
             floor = _floor(node.get("parts", [node]), derived)
             lines.append(
                 {
@@ -114,13 +114,17 @@ def _sum(name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def remarks(rows: list[dict[str, Any]]) -> list[str]:
-    """Return what the machine can do."""
-    peaks = [(d["flops_per_s"] / 1e9, d["bytes_per_s"] / 1e9) for d in (row["measurements"]["derived"] for row in rows)]
-    return [
-        f"Measured peaks: {flops:.0f} GFLOP/s (a product of matrices, or the fastest of these nodes), "
-        f"{bandwidth:.1f} GB/s (a sum of two arrays)."
-        for flops, bandwidth in peaks
-    ]
+    """Return the sum of all nodes, and what the machine can do."""
+    found = []
+    for row in rows:
+        derived = row["measurements"]["derived"]
+        seconds, floor = sum(node["seconds"] for node in derived["nodes"]), _floor(derived["nodes"], derived)
+        found.append(
+            f"All nodes: {seconds:.3g} s, {seconds / floor:.2f} times their floors. Measured peaks: "
+            f"{derived['flops_per_s'] / 1e9:.0f} GFLOP/s (a product of matrices, or the fastest of these nodes), "
+            f"{derived['bytes_per_s'] / 1e9:.1f} GB/s (a sum of two arrays)."
+        )
+    return found
 
 
 def profiled(model: str, height: int, width: int, threads: int) -> Callable[[], list[dict[str, Any]]]:
