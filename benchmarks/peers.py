@@ -151,12 +151,12 @@ def opencv(model: str, height: int, width: int, threads: int) -> Callable[[], ND
 
 def openvino(model: str, height: int, width: int, threads: int, precision: str | None) -> Callable[[], NDArray]:
     """Return a call of OpenVINO on the CPU; `precision` None leaves the choice to OpenVINO."""
-    import openvino
+    from runtime.backends.ov import import_openvino
 
     options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     if precision is not None:
         options["INFERENCE_PRECISION_HINT"] = precision
-    compiled = openvino.Core().compile_model(model, "CPU", options)
+    compiled = import_openvino().Core().compile_model(model, "CPU", options)
     lr = subjects.lr_input(height, width)
     return lambda: compiled(lr)[0]
 

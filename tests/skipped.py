@@ -18,6 +18,7 @@ REMEDIES = {
     r"extra (test-)?(serve|client|batch)|tritonserver": "pip install -e '.[test-serve]', in an environment of its own",
     r"network namespace": "the command in CONTRIBUTING.md",
     r"Chromium": "playwright install chromium",
+    r"onnxruntime-node": "npm install --ignore-scripts --no-save --prefix docs/demo onnxruntime-node",
     r"onnxruntime-web": "npm ci --ignore-scripts --prefix docs/demo",
     r"needs Node": "Node",
     r"could not import|needs PyAV|pyvips|\[stream\]|matplotlib|pypng|olygraphy": "pip install -e '.[test]'",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,19 @@ def simplify(path: Path) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("tool", [slim, simplify])
+def sanitize(path: Path) -> onnx.ModelProto:
+    """`polygraphy surgeon sanitize`. By default it also infers shapes, which takes minutes."""
+    for package in ("onnx_graphsurgeon", "polygraphy"):
+        pytest.importorskip(package)
+    output = path.with_name("sanitized.onnx")
+    program = "import sys; from polygraphy.tools._main import main; sys.exit(main())"
+    options = ["-o", str(output), "--fold-constants", "--no-shape-inference"]
+    command = [sys.executable, "-c", program, "surgeon", "sanitize", str(path), *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return onnx.load(output)
+
+
+@pytest.mark.parametrize("tool", [slim, simplify, sanitize])
 def test_a_simplified_file_computes_the_same(exported: Exported, tool) -> None:
     _, path = exported("fp32 with half weights")
     model = tool(path)
