@@ -32,7 +32,7 @@ def test_the_exported_file_in_node(library: str, javascript) -> None:
     model = find_model("ignn-s-x2").checked_path()
     lr = np.random.default_rng(0).uniform(0, 255, (1, 3, 12, 14)).astype(np.float32)
     (expected,) = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]).run(["sr"], {"lr": lr})
-    given = {"root": str(Path(PAGE, "node_modules")) + "/", "library": library, "model": str(model)}
+    given: dict[str, object] = {"root": str(Path(PAGE, "node_modules")) + "/", "library": library, "model": str(model)}
     given |= {"values": lr.ravel().tolist(), "shape": list(lr.shape)}
     shape, values = javascript(RUN, given, module="onnx-file.js")
     assert shape == list(expected.shape)
