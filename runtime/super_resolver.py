@@ -111,7 +111,9 @@ class SuperResolver:
         numbers: Sequence[int | str | None] = [device] if devices is None else device_numbers(devices)
         if engine is not None:
             if providers is not None or threads is not None or precision is not None:
-                raise UsageError("providers, threads and precision are not an engine's; leave them out.")
+                raise UsageError("providers, threads and precision are others'; leave them out for an engine.")
+            if backend == "openvino":
+                raise UsageError("An engine runs in TensorRT. Leave out the backend, or the engine.")
             path = Path(engine)
 
             def open_one(number: int | str | None) -> Backend:

@@ -42,7 +42,7 @@ class _Port(NamedTuple):
 class OpenVinoBackend:
     """One network in OpenVINO, compiled anew for each shape of its input.
 
-    A compiled shape takes a third of the time of a run, and saves half of the memory.
+    Compiling takes a second or more for each shape. Compiled for any shape, a run takes twice the memory.
 
     Args:
         path: path of an ONNX file. Functions, which OpenVINO does not take, are put in place of their calls.

@@ -89,7 +89,8 @@ def test_the_command(x2_model: Path, sample: Path, tmp_path: Path, capsys: pytes
         (["--backend", "openvino", "--devices", "0,1"], "devices are NVIDIA GPUs"),
         (["--precision", "bf16"], "precision is OpenVINO's; leave it out for backend 'ort'"),
         (["--backend", "tensorrt", "--precision", "fp32"], "leave it out for backend 'tensorrt'"),
-        (["--engine", "m.engine", "--precision", "fp32"], "providers, threads and precision are not an engine's"),
+        (["--engine", "m.engine", "--precision", "fp32"], "leave them out for an engine"),
+        (["--engine", "m.engine", "--backend", "openvino"], "An engine runs in TensorRT. Leave out the backend"),
         (["--device", "GPU"], "Invalid device ('GPU'). Whole numbers from 0 are supported"),
     ):
         assert cli.main([*command, *wrong]) == 1, wrong
