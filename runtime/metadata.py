@@ -157,58 +157,67 @@ def read_metadata(
             f"{FORMAT!r}. Install a version of ignn that reads it, or export the model again with `ignn export`."
         )
 
-    def integer(key: Key, low: int, high: int) -> int:
-        text = properties.get(key)
-        # isdigit() alone admits digits of other scripts, and int() takes arbitrarily long strings slowly.
-        if text is None or not (text.isascii() and text.isdigit() and len(text) < 16 and low <= int(text) <= high):
-            raise ModelMetadataError(
-                f"{source}: metadata {key} is {_shown(text)}; a whole number from {low} to {high} is expected. "
-                "Export the model again with `ignn export`."
-            )
-        return int(text)
-
-    def choice(key: Key, *accepted: str) -> str:
-        text = properties.get(key)
-        if text not in accepted:
-            raise ModelMetadataError(
-                f"{source}: metadata {key} is {_shown(text)}. Supported values are {', '.join(accepted)}. "
-                "Export the model again with `ignn export`."
-            )
-        return text
-
-    choice(Key.COLOR, "RGB")
-    choice(Key.VALUE_RANGE, "0..255")
-    graph_scale = integer(Key.GRAPH_SCALE, 1, 16)
-    multiple = integer(Key.TILE_MULTIPLE, 1, 64)
+    entries = _Entries(properties, source)
+    entries.choice(Key.COLOR, "RGB")
+    entries.choice(Key.VALUE_RANGE, "0..255")
+    graph_scale = entries.integer(Key.GRAPH_SCALE, 1, 16)
+    multiple = entries.integer(Key.TILE_MULTIPLE, 1, 64)
     if multiple != 2 * graph_scale:
         raise ModelMetadataError(
             f"{source}: metadata {Key.TILE_MULTIPLE} is {multiple}; twice {Key.GRAPH_SCALE} is {2 * graph_scale}. "
             "Export the model again with `ignn export`."
         )
-    stages = None
-    if Key.FOLD_HALO in properties:
-        stages = StageFacts(
-            graph_scale=graph_scale,
-            neighbors=integer(Key.NEIGHBORS, 1, 1024),
-            channels=integer(Key.CHANNELS, 1, 65536),
-            minimum_size=integer(Key.MINIMUM_SIZE, 1, 4096),
-            fold_halo=integer(Key.FOLD_HALO, 0, 4096),
-            output_halo=integer(Key.OUTPUT_HALO, 0, 4096),
-            crop_bytes=integer(Key.CROP_BYTES, 0, 1 << 30),
-            field_bytes=integer(Key.FIELD_BYTES, 0, 1 << 30),
-            band_bytes=integer(Key.BAND_BYTES, 0, 1 << 30),
-        )
     return ModelMetadata(
         name=properties.get(Key.NAME, "unnamed")[:80],
-        scale=integer(Key.SCALE, 1, 16),
+        scale=entries.integer(Key.SCALE, 1, 16),
         value_range="0..255",
-        halo=integer(Key.HALO, 0, 4096),
+        halo=entries.integer(Key.HALO, 0, 4096),
         tile_multiple=multiple,
-        window=integer(Key.WINDOW, 0, 1024),
+        window=entries.integer(Key.WINDOW, 0, 1024),
         exact=True,
-        precision=choice(Key.PRECISION, "fp32", "fp16"),
-        bytes_per_pixel=integer(Key.BYTES_PER_PIXEL, 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,
-        stages=stages,
+        precision=entries.choice(Key.PRECISION, "fp32", "fp16"),
+        bytes_per_pixel=entries.integer(Key.BYTES_PER_PIXEL, 0, 1 << 30) or UNKNOWN_BYTES_PER_PIXEL,
+        stages=_stages(entries, graph_scale) if Key.FOLD_HALO in properties else None,
+    )
+
+
+class _Entries:
+    """The entries of one file, each checked when it is asked for."""
+
+    def __init__(self, properties: Mapping[str, str], source: str) -> None:
+        self._properties, self._source = properties, source
+
+    def integer(self, key: Key, low: int, high: int) -> int:
+        text = self._properties.get(key)
+        # isdigit() alone admits digits of other scripts, and int() takes arbitrarily long strings slowly.
+        if text is None or not (text.isascii() and text.isdigit() and len(text) < 16 and low <= int(text) <= high):
+            raise ModelMetadataError(
+                f"{self._source}: metadata {key} is {_shown(text)}; a whole number from {low} to {high} is expected. "
+                "Export the model again with `ignn export`."
+            )
+        return int(text)
+
+    def choice(self, key: Key, *accepted: str) -> str:
+        text = self._properties.get(key)
+        if text not in accepted:
+            raise ModelMetadataError(
+                f"{self._source}: metadata {key} is {_shown(text)}. Supported values are {', '.join(accepted)}. "
+                "Export the model again with `ignn export`."
+            )
+        return text
+
+
+def _stages(entries: _Entries, graph_scale: int) -> StageFacts:
+    return StageFacts(
+        graph_scale=graph_scale,
+        neighbors=entries.integer(Key.NEIGHBORS, 1, 1024),
+        channels=entries.integer(Key.CHANNELS, 1, 65536),
+        minimum_size=entries.integer(Key.MINIMUM_SIZE, 1, 4096),
+        fold_halo=entries.integer(Key.FOLD_HALO, 0, 4096),
+        output_halo=entries.integer(Key.OUTPUT_HALO, 0, 4096),
+        crop_bytes=entries.integer(Key.CROP_BYTES, 0, 1 << 30),
+        field_bytes=entries.integer(Key.FIELD_BYTES, 0, 1 << 30),
+        band_bytes=entries.integer(Key.BAND_BYTES, 0, 1 << 30),
     )
 
 
