@@ -48,7 +48,10 @@ def test_a_simplified_file_computes_the_same(exported: Exported, tool) -> None:
     _, path = exported("fp32 with half weights")
     model = tool(path)
     onnx.checker.check_model(model, full_check=True)
-    assert properties(onnx.load(path)).items() <= properties(model).items()
+    if tool is sanitize:  # it drops all metadata, as docs/deployment.md says
+        assert not properties(model)
+    else:
+        assert properties(onnx.load(path)).items() <= properties(model).items()
     assert sum(node.domain == "ignn" for node in model.graph.node) == 6  # TensorRT's plugin still finds them
     lr = sample(2, 33, 46, seed=0)
     np.testing.assert_allclose(run(model, lr), run(path, lr), rtol=0, atol=1e-3)
