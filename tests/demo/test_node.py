@@ -28,7 +28,7 @@ REMEDY = {
 @pytest.mark.parametrize("library", REMEDY)
 def test_the_exported_file_in_node(library: str, javascript) -> None:
     if not (PAGE / "node_modules" / library).is_dir():
-        pytest.skip(f"needs {library} ({REMEDY[library]})")
+        pytest.skip(f"needs Node's {library} ({REMEDY[library]})")
     model = find_model("ignn-s-x2").checked_path()
     lr = np.random.default_rng(0).uniform(0, 255, (1, 3, 12, 14)).astype(np.float32)
     (expected,) = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]).run(["sr"], {"lr": lr})
