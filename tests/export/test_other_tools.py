@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,13 @@ def sanitize(path: Path) -> onnx.ModelProto:
     """`polygraphy surgeon sanitize`. By default it also infers shapes, which takes minutes."""
     for package in ("onnx_graphsurgeon", "polygraphy"):
         pytest.importorskip(package)
-    output = path.with_name("sanitized.onnx")
     program = "import sys; from polygraphy.tools._main import main; sys.exit(main())"
-    options = ["-o", str(output), "--fold-constants", "--no-shape-inference"]
-    command = [sys.executable, "-c", program, "surgeon", "sanitize", str(path), *options]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    return onnx.load(output)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "sanitized.onnx")
+        options = ["-o", str(output), "--fold-constants", "--no-shape-inference"]
+        command = [sys.executable, "-c", program, "surgeon", "sanitize", str(path), *options]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        return onnx.load(output)
 
 
 @pytest.mark.parametrize("tool", [slim, simplify, sanitize])

@@ -27,6 +27,11 @@ def test_is_whole_and_has_a_card_with_its_numbers(model: BundledModel) -> None:
         assert f"{value:.2f} /" in card
 
 
+def test_no_other_network_lies_beside_them() -> None:
+    """A wheel takes whatever lies there."""
+    assert {path.name for path in FOLDER.glob("*.onnx")} == {model.file for model in bundled_models()}
+
+
 def test_the_default_is_x2_and_beats_bicubic_on_the_sample() -> None:
     upscale = SuperResolver()
     assert upscale.scale == 2
