@@ -66,8 +66,13 @@ class Signature:
         return self.height or FREE, self.width or FREE
 
 
-def read_signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Signature:
+def read_signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any], *, ours: bool) -> Signature:
     """Return what a network takes, by ONNX Runtime's descriptions of its inputs and outputs.
+
+    Args:
+        source: what messages call it.
+        inputs, outputs: the descriptions.
+        ours: whether it is of `ignn export`, and must take what all of these do.
 
     Raises:
         ModelLoadError: it is not one picture in and one picture out, or of a kind that is not taken.
@@ -86,7 +91,13 @@ def read_signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any]) -
             f"{source} takes an input of shape {inputs[0].shape}; (N, 3, H, W) or (N, 1, H, W) is expected, with N "
             "free, or 1."
         )
-    return Signature(TYPES[inputs[0].type], channels or 3, batch, height, width)
+    signature = Signature(TYPES[inputs[0].type], channels or 3, batch, height, width)
+    if ours and not signature.is_plain:
+        raise ModelLoadError(
+            f"{source} takes an input of shape {inputs[0].shape} and {inputs[0].type}; float32, 3 channels and free "
+            "height and width are expected of its metadata. Export it again with `ignn export`."
+        )
+    return signature
 
 
 class ForeignNetwork:

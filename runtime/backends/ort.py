@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..metadata import Key, ModelMetadata, StageFacts, read_metadata
 from . import BackendMemoryError, Box, closed
-from .foreign import ForeignNetwork, Signature, read_signature
+from .foreign import ForeignNetwork, read_signature
 from .memory import free_device_memory, free_host_memory, return_freed_memory, says_no_memory
 from .onnx_runtime import onnxruntime as ort
 from .plugin_providers import add_plugin, has_plugin, is_installed
@@ -110,7 +110,7 @@ class OrtBackend:
         try:
             inputs, outputs = session.get_inputs(), session.get_outputs()
             properties = session.get_modelmeta().custom_metadata_map
-            signature = _signature(source, inputs, outputs, ours=Key.FORMAT in properties)
+            signature = read_signature(source, inputs, outputs, ours=Key.FORMAT in properties)
             self._input, self._output = inputs[0].name, outputs[0].name
         except UnicodeDecodeError as error:
             raise ModelLoadError(f"{source} is damaged: its names are not text. Export it again.") from error
@@ -283,14 +283,3 @@ def _resolve(providers: Sequence[Provider] | None) -> list[tuple[str, dict[str, 
             )
         resolved.append((full, dict(options)))
     return resolved
-
-
-def _signature(source: str, inputs: Sequence[Any], outputs: Sequence[Any], *, ours: bool) -> Signature:
-    """Return what the network takes; one of `ignn export` takes what all of these do."""
-    signature = read_signature(source, inputs, outputs)
-    if ours and not signature.is_plain:
-        raise ModelLoadError(
-            f"{source} takes an input of shape {inputs[0].shape} and {inputs[0].type}; float32, 3 channels and free "
-            "height and width are expected of its metadata. Export it again with `ignn export`."
-        )
-    return signature

@@ -102,7 +102,7 @@ class OpenVinoBackend:
             raise ModelLoadError(f"{source} cannot be loaded by {self.description}: {_reason(error)}") from error
         del content, inlined
         ports = [[_port(port) for port in ports] for ports in (self._model.inputs, self._model.outputs)]
-        signature = read_signature(source, *ports)
+        signature = read_signature(source, *ports, ours=Key.FORMAT in properties)
         metadata = read_metadata(properties, source=source, scale=scale, value_range=value_range)
         self.metadata: ModelMetadata = replace(
             metadata, bytes_per_pixel=metadata.bytes_per_pixel * _MEMORY_FACTOR, stages=None
@@ -112,11 +112,6 @@ class OpenVinoBackend:
         if Key.FORMAT not in properties:
             self._foreign = ForeignNetwork(source, signature, self.metadata, self._call)
             self.metadata = self._foreign.metadata
-        elif not signature.is_plain:
-            raise ModelLoadError(
-                f"{source} takes an input of shape {ports[0][0].shape}; float32, 3 channels and free height and width "
-                "are expected of its metadata. Export it again with `ignn export`."
-            )
 
     def run(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Backend.run`."""

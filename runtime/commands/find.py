@@ -190,12 +190,10 @@ def is_clip(path: Path) -> bool:
 def _own_suffix(source: Path) -> str:
     """Return the suffix that an output has where the user names none: the input's, if it is written."""
     suffix = source.suffix.lower()
+    if suffix in CLIP_SUFFIXES:
+        return source.suffix
     if is_clip(source):
-        return next(
-            source.suffix if suffix in CLIP_SUFFIXES else written
-            for written, container in CLIP_SUFFIXES.items()
-            if container == CLIPS[suffix]
-        )
+        return next(written for written, container in CLIP_SUFFIXES.items() if container == CLIPS[suffix])
     return picture_suffix(source.suffix, lambda: source.open("rb"))
 
 

@@ -167,6 +167,7 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
     scales = sorted(set(models.scales.values()))
     results = folder / "results"
     results.mkdir(exist_ok=True)
+    shows_neighbors = can_show()
 
     @contextlib.contextmanager
     def told(path: str | None) -> Iterator[None]:
@@ -214,13 +215,13 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
                 slider = gradio.ImageSlider(label="Bicubic | IGNN", interactive=False)
                 download = gradio.File(label=f"Download, kept for {KEEP_MINUTES} minutes")
                 found = gradio.Image(
-                    label="What the graph finds: click the preview", interactive=False, visible=can_show()
+                    label="What the graph finds: click the preview", interactive=False, visible=shows_neighbors
                 )
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         page.load(choose, scale, model, **quiet)
         scale.change(choose, scale, model, **quiet)
         picture.change(show, picture, shown, **quiet)
-        if can_show():
+        if shows_neighbors:
             shown.select(find, [picture, scale], found, concurrency_limit=1, api_visibility="private")
         button.click(run, [picture, model], [slider, download], concurrency_limit=1)
     return page.queue(max_size=MAX_QUEUE)

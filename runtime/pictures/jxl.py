@@ -78,7 +78,7 @@ def _coding(icc: bytes) -> Coding | None:
 
 def _is_animation(content: bytes) -> bool:
     """Return whether the header says so (ISO/IEC 18181-1, D.3): pyjpegxl does not, and reads the last frame."""
-    bits = _bits(next(_codestream(content), b"")[2:66])
+    bits = _bits(_codestream(content)[2:66])
 
     def take(count: int) -> int:
         return sum(next(bits, 0) << place for place in range(count))
@@ -102,10 +102,10 @@ def _bits(data: bytes) -> Iterator[int]:
     return (octet >> place & 1 for octet in data for place in range(8))
 
 
-def _codestream(content: bytes) -> Iterator[bytes]:
-    """Yield the begin of the codestream, without or within a container of boxes."""
+def _codestream(content: bytes) -> bytes:
+    """Return the begin of the codestream, without or within a container of boxes; empty if there is none."""
     if content.startswith(_CODESTREAM):
-        yield content[:128]
+        return content[:128]
     place = 0
     while place + 8 <= len(content):
         size, kind = struct.unpack_from(">I4s", content, place)
@@ -114,7 +114,8 @@ def _codestream(content: bytes) -> Iterator[bytes]:
             (size,), head = struct.unpack_from(">Q", content, place + 8), 16
         if kind in (b"jxlc", b"jxlp"):
             begin = place + head + (4 if kind == b"jxlp" else 0)
-            yield content[begin : begin + 128]
+            return content[begin : begin + 128]
         if size < head:
-            return
+            break
         place += size
+    return b""
