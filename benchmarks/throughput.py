@@ -32,8 +32,6 @@ _VARIED: list[dict[str, Any]] = [
     {"height": 64, "width": 64},
     {"height": 128, "width": 128},
     {"height": 512, "width": 512},
-    {"height": 720, "width": 1280},
-    {"height": 1080, "width": 1920},
     *({"height": 64, "width": 64, "batch": batch} for batch in (2, 4, 8)),
     {"threads": 1},
     {"backend": "PyTorch"},
