@@ -1,4 +1,4 @@
-"""What one could take instead: a plain EDSR of the same width and depth, in every runtime that can be installed.
+"""What one could take instead: the network in OpenVINO, and a plain EDSR of its width and depth in every runtime.
 
 The same photograph, in turns, in float32 unless the name says otherwise: `OpenVINO` by default, and ncnn, may compute
 in less than float32 where the CPU can, which shows in the difference of the pictures.
@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import subjects
+from benchmarks.results import target
 from runtime.commands.measure import Factory, Worker, compare
 
 REFERENCE = "EDSR, ONNX Runtime"
+OPENVINO = {"time": 1.0, "memory": 1.2}
+"""The most that OpenVINO should take of what ONNX Runtime takes, for the network in float32."""
 FLOAT32_DIFFERENCE = 0.01
 """Of 255: what computes in float32 differs by less."""
 
@@ -45,11 +48,11 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     """Measure one configuration."""
     size = {key: config[key] for key in ("height", "width", "threads")}
     edsr = {**size, "model": str(subjects.plain_onnx_file(config["plain"], config["height"], config["width"]))}
+    network = {**size, "model": str(subjects.onnx_file(config["ours"]))}
+    in_ort, in_openvino = _of_network(config)
     alternatives: dict[str, tuple[Factory, dict[str, Any]]] = {
-        f"{config['ours']}, ONNX Runtime": (
-            subjects.onnx_runtime,
-            {**size, "model": str(subjects.onnx_file(config["ours"]))},
-        ),
+        in_ort: (subjects.onnx_runtime, network),
+        in_openvino: (network_in_openvino, network),
         REFERENCE: (plain_onnx_runtime, edsr),
         "EDSR, PyTorch": (plain_pytorch, {**size, "name": config["plain"]}),
         "EDSR, OpenCV": (opencv, edsr),
@@ -58,12 +61,15 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     }
 
     def differences(workers: Mapping[str, Worker]) -> dict[str, float]:
-        expected = workers[REFERENCE].output()
-        return {
-            f"difference of {name}": float(np.abs(worker.output().reshape(expected.shape) - expected).max())
-            for name, worker in workers.items()
-            if name.startswith("EDSR") and name != REFERENCE
-        }
+        pairs = {name: REFERENCE for name in workers if name.startswith("EDSR") and name != REFERENCE}
+        pairs |= {name: in_ort for name in workers if name == in_openvino}
+        found = {}
+        for name, reference in pairs.items():
+            expected = workers[reference].output()
+            found[f"difference of {name}"] = float(
+                np.abs(workers[name].output().reshape(expected.shape) - expected).max()
+            )
+        return found
 
     with tempfile.TemporaryDirectory() as folder:
         stem = ncnn_files(config["plain"], config["height"], config["width"], Path(folder))
@@ -72,8 +78,21 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return no targets: the table is the result."""
-    return []
+    """Return what OpenVINO takes of ONNX Runtime's time and memory, where it was run."""
+    found = []
+    for row in rows:
+        config, ratios = row["config"], row["measurements"]["ratios"]
+        in_ort, in_openvino = _of_network(config)
+        if in_openvino in ratios:
+            for what, key in (("time", "wall"), ("memory", "peak_memory")):
+                text = f"{in_openvino}, {config['height']} x {config['width']}: {what} over ONNX Runtime's"
+                found.append(target(text, ratios[in_openvino][key] / ratios[in_ort][key], OPENVINO[what]))
+    return found
+
+
+def _of_network(config: dict[str, Any]) -> tuple[str, str]:
+    """Return the labels of the network itself."""
+    return f"{config['ours']}, ONNX Runtime", f"{config['ours']}, OpenVINO float32"
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,7 +126,11 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
     found = []
     for row in rows:
         derived, ratios = row["measurements"]["derived"], row["measurements"]["ratios"]
-        exact = [name for name in ratios if derived.get(f"difference of {name}", 1.0) < FLOAT32_DIFFERENCE]
+        exact = [
+            name
+            for name in ratios
+            if name.startswith("EDSR") and derived.get(f"difference of {name}", 1.0) < FLOAT32_DIFFERENCE
+        ]
         if exact:
             fastest = min(exact, key=lambda name: ratios[name]["wall"])
             found.append(
@@ -132,6 +155,14 @@ def plain_onnx_runtime(model: str, height: int, width: int, threads: int) -> Cal
 def plain_pytorch(name: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
     """Return a call of the plain network in PyTorch."""
     return subjects.module_runner(subjects.backbone(name), height, width, threads)
+
+
+def network_in_openvino(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:
+    """Return a call of the runtime's own OpenVINO backend on an exported file and the photograph."""
+    from runtime.backends.ov import OpenVinoBackend
+
+    backend, lr = OpenVinoBackend(Path(model), source=model, threads=threads), subjects.lr_input(height, width)
+    return lambda: backend.run(lr)
 
 
 def opencv(model: str, height: int, width: int, threads: int) -> Callable[[], NDArray]:

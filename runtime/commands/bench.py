@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("picture", type=Path, metavar="PHOTO", help="a photograph to enlarge")
     parser.add_argument(
-        "--model", action="append", metavar="M", help="as of `ignn upscale`; may be repeated (default: bundled, x2)"
+        "--model", action="append", metavar="M", help="as of `ignn upscale`; may be repeated (default: edsr-s-x2)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all as JSON")
     parser.add_argument(

@@ -79,7 +79,7 @@ def add_write_arguments(files: argparse._ArgumentGroup) -> None:
 def add_network_arguments(result: argparse.ArgumentParser) -> None:
     """Add the arguments that make a `SuperResolver`."""
     network = result.add_argument_group("network")
-    network.add_argument("--model", help=".onnx file, or name of a bundled model (`ignn models`); default: bundled, x2")
+    network.add_argument("--model", help=".onnx file, or name of a bundled model (`ignn models`); default: edsr-s-x2")
     network.add_argument(
         "--tile",
         default="auto",

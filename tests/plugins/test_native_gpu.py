@@ -39,7 +39,7 @@ def test_every_run_gives_the_same(
         monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     cuda.open_device.cache_clear()
     monkeypatch.setenv("IGNN_PLUGIN", str(build.library("ignn_plugin")))
-    model = find_model(None)
+    model = find_model("ignn-s-x2")
     with caplog.at_level(logging.WARNING, "ignn"):
         try:
             content = model.checked_path().read_bytes()

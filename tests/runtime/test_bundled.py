@@ -43,14 +43,14 @@ def test_the_default_is_x2_and_beats_bicubic_on_the_sample() -> None:
     assert psnr(np.asarray(ours), np.asarray(large)) > psnr(np.asarray(bicubic), np.asarray(large)) + 1
 
 
-def test_tiles_of_the_default_are_exact(caplog: pytest.LogCaptureFixture) -> None:
+def test_tiles_of_the_network_with_a_graph_are_exact(caplog: pytest.LogCaptureFixture) -> None:
     """The real network, halo and window in ONNX Runtime, on a strip of the sample that is wider than two halos."""
     with Image.open(ROOT / "assets" / "sample.png") as image:
         photograph = np.asarray(image.convert("RGB"))
     strip = np.concatenate([photograph[20:44], photograph[60:84, ::-1], photograph[100:124]], axis=1)[:, :560]
-    tiled = SuperResolver(tile=140)
+    tiled = SuperResolver("ignn-s-x2", tile=140)
     assert {segment.crop_length for segment in tiled.network.plan(*strip.shape[:2]).columns} == {248, 356}
-    difference = np.abs(SuperResolver(tile=None)(strip).astype(int) - tiled(strip))
+    difference = np.abs(SuperResolver("ignn-s-x2", tile=None)(strip).astype(int) - tiled(strip))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
     assert not caplog.records
