@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks import subjects
 from benchmarks.peers import ncnn_files, ncnn_network
+from benchmarks.results import target
 from runtime.commands.measure import Factory, Worker, compare
 from runtime.tiles.budget import result_bytes, work
 from runtime.tiles.plan import Segment, Tile, TilePlan
@@ -30,9 +31,13 @@ TILE, OVERLAP = 256, 16
 _BLENDED_RUN = 4
 """How many blended tiles are run."""
 
+MOST_BY_PIXEL = {2: 1.6, 4: 1.3}
+"""The most that a pixel of the largest picture may take over one of a small picture, by GB of memory."""
+_LARGEST = 3000
+
 _CASES: list[dict[str, Any]] = [
     {"height": 720, "width": 1280, "within_gb": [4], "rounds": 2},
-    {"height": 3000, "width": 4000, "within_gb": [2, 4, 8], "rounds": 1},
+    {"height": _LARGEST, "width": 4000, "within_gb": [2, 4, 8], "rounds": 1},
 ]
 _QUICK: dict[str, Any] = {"height": 300, "width": 400, "within_gb": [0.2], "rounds": 1}
 
@@ -144,8 +149,16 @@ def _of_blended(height: int, width: int, seconds: dict[str, float]) -> dict[str,
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return no targets: the table is the result."""
-    return []
+    """Return what a pixel of the largest picture takes, over one of a small picture, where a target says how much."""
+    found = []
+    for row in rows:
+        config, derived = row["config"], row["measurements"]["derived"]
+        for limit in [gb for gb in config["within_gb"] if config["height"] >= _LARGEST and gb in MOST_BY_PIXEL]:
+            ours = config["ours"]
+            ratio = _by_pixel(derived[f"{ours}, within {limit} GB"]) / _by_pixel(derived[whole_of(ours)])
+            text = f"{ours}, {config['height']} x {config['width']} within {limit} GB: time by pixel over a small one's"
+            found.append(target(text, ratio, MOST_BY_PIXEL[limit]))
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ _TITLES = {
 }
 
 
-_OF_PERFORMANCE = ("throughput", "memory", "graph_overhead", "scaling")
+_OF_PERFORMANCE = ("throughput", "memory", "graph_overhead", "large")
 """Benchmarks whose figures stand in the README's one paragraph."""
 
 
@@ -146,14 +146,20 @@ def performance_section(folder: Path = FOLDER) -> str:
     throughput = _row(rows["throughput"], **size, backend="ONNX Runtime", precision="fp32")
     memory = _row(rows["memory"], model="ignn-s")["alternatives"]["256 x 256"]["peak_bytes"]
     overhead = _row(rows["graph_overhead"], model="ignn-s", runtime="ONNX Runtime")["ratios"]["model"]["wall"]
-    slope = _row(rows["scaling"], model="ignn-s")["derived"]["wall_slope"]
+    photograph = _row(rows["large"], ours="ignn-s", height=3000, width=4000)
+    whole = photograph["derived"]["ignn-s, within 4 GB"]
+    small = photograph["derived"]["ignn-s, 256 x 256 whole"]
+    by_pixel = whole["seconds"] / whole["pixels"] / (small["seconds"] / small["pixels"])
+    peak = photograph["alternatives"]["ignn-s, within 4 GB"]["peak_bytes"]
+    plain = photograph["derived"]["edsr-s, within 2 GB"]["seconds"]
     text = (
         f"`ignn-s` x2 on ONNX Runtime, {machine['threads']} threads of {machine['cpu']}: a PNG of 256 x 256 "
         "to one of 512 x 512 in "
         f"{shown(throughput['alternatives']['pipeline']['wall_s']['p50'])} s with {shown(memory / 1e6)} MB of memory "
-        f"at most. It takes {shown(overhead)} times as long as its convolutions alone; time grows with the number of "
-        f"pixels to the power {shown(slope)}. All tables, plots and the commands that made them: "
-        "[benchmarks/README.md](benchmarks/README.md)."
+        f"at most, in {shown(overhead)} times the time of its convolutions alone. A photograph of 4000 x 3000 within "
+        f"{shown(peak / 1e9)} GB takes {shown(whole['seconds'] / 60)} minutes (counted from {whole['share']:.0%} of "
+        f"it), by pixel {shown(by_pixel)} times as long as the small one; `edsr-s` takes {shown(plain / 60)} minutes. "
+        "All tables, plots and the commands that made them: [benchmarks/README.md](benchmarks/README.md)."
     )
     return _wrapped(text)
 
