@@ -30,7 +30,7 @@ ALONE = "convolutions alone"
 
 def cases(threads: int, *, quick: bool) -> list[dict[str, Any]]:
     """Return the configurations to measure."""
-    models = [("tiny", 48)] if quick else [("ignn-s", 256), ("ignn", 256)]
+    models = [("tiny", 48)] if quick else [("ignn-s", 256), ("ignn", 128)]
     return [
         {"runtime": runtime, "model": name, "height": size, "width": size, "threads": threads}
         | {"model_sha256": subjects.sha256(subjects.onnx_file(name, random_weights=True))}
