@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from export.patch_statistics_body import CONSTANTS, GRIDS, MAP_SIZE, statistics
+from export.patch_statistics_body import CONSTANTS, GRIDS, MAP_SIZE, gather_statistics
 
 # Pixels fall into four classes by the parity of row and column: an even row has two patches over it (a: the one
 # above, b: the one below), an odd row one (o); columns alike. Nine terms over four quarter-size maps, no scatter.
@@ -199,8 +199,8 @@ def text() -> str:
     """Return the text of `AdaPNGather`, as `export.body_text` reads it."""
     return _filled(
         f"""
-AdaPNGather <{_ATTRIBUTES}> (features, index) => (folded)
-{{{CONSTANTS}{MAP_SIZE}{GRIDS}{statistics()}{_WHOLE}{_FOLD}
+AdaPNGather <{_ATTRIBUTES}> (features, key_mean, key_std, index) => (folded)
+{{{CONSTANTS}{MAP_SIZE}{GRIDS}{gather_statistics()}{_WHOLE}{_FOLD}
   out_shape = Concat <axis = 0> (N, out_h, out_w, C)
   out_float = Reshape (out_bands, out_shape)
   out = CastLike (out_float, features)

@@ -1,4 +1,4 @@
-"""The two graph operators as ONNX model-local functions: what runs where no plugin replaces the node.
+"""The three graph operators as ONNX model-local functions: what runs where no plugin replaces the node.
 
 The bodies mean what `train.ops` means, in standard operators, for any batch, height and width, in time and memory
 linear in the pixels. They suit ONNX Runtime's CPU kernels: rows of channels-last maps are gathered along axis 0 (an
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import onnx
 
-from export import adapn_gather_body, windowed_knn_body
+from export import adapn_gather_body, patch_statistics_body, windowed_knn_body
 from export.body_text import parse
 
 DOMAIN = "ignn"
@@ -25,4 +25,5 @@ OPSET = 20
 
 def functions() -> list[onnx.FunctionProto]:
     """Return the functions that a model with nodes of domain `ignn` carries."""
-    return [parse(body.text(), DOMAIN, OPSET) for body in (windowed_knn_body, adapn_gather_body)]
+    texts = windowed_knn_body.text(), patch_statistics_body.key_text(), adapn_gather_body.text()
+    return [parse(text, DOMAIN, OPSET) for text in texts]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from train import IGNN
 from train.graph_agg import ADAPN_EPS, EdgeConditioning
 from train.layers import ResidualBlock
-from train.ops import adapn_gather
+from train.ops import adapn_gather, key_statistics
 
 
 class ExportedIGNN(nn.Module):
@@ -49,12 +49,13 @@ class ExportedIGNN(nn.Module):
         s = self.net.config.graph_scale
         H, W = features.shape[-2:]
         weight_lr, weight_hr = self.edge_weights(edge, H, W)
+        statistics = key_statistics(features, s, ADAPN_EPS)
         f_lr = f_hr = None
         for r in range(self.net.config.neighbors):
             neighbor = index[..., r]
             if f_lr is not None and f_hr is not None:
                 neighbor = _after(neighbor, f_lr, f_hr)
-            folded = adapn_gather(features, neighbor, s, ADAPN_EPS)
+            folded = adapn_gather(features, *statistics, neighbor, s, ADAPN_EPS)
             lr = weight_lr[:, r : r + 1] * self.net.gcn.knn_downsample(folded)
             # Channels last: the transposition that ends the body of AdaPNGather cancels; the sum is transposed once.
             weight = F.interpolate(weight_hr[:, r : r + 1], scale_factor=s, mode="nearest")

@@ -1,10 +1,10 @@
-"""The statistics of AdaPN as text: in AdaPNGather, and as PatchStatistics, a function of its own (`export.stages`)."""
+"""The statistics of AdaPN as text: KeyStatistics, and PatchStatistics, with which the stages begin."""
 
 from __future__ import annotations
 
 from itertools import product
 
-# The same lines stand in `AdaPNGather` and in the two functions that do its work in two steps.
+# The same lines stand in every function of AdaPN: where a runtime inlines them, it finds what is equal by its text.
 CONSTANTS = """
   s_scalar = Constant <value_int: int = @scale> ()
   s = Reshape (s_scalar, c_1)
@@ -40,7 +40,7 @@ GRIDS = """
   channel_rows = Concat <axis = 0> (c_m1_1, C)
 """
 
-_STATISTICS = """
+_FEATURES = """
   minus_one = Constant <value = float {-1.0}> ()
   minus_epsilon = LeakyRelu <alpha: float = @eps> (minus_one)
   h_odd_even = Mul (m1, c_2)
@@ -54,7 +54,9 @@ _STATISTICS = """
   pads = Concat <axis = 0> (c_0_0_0_0_0_0, after1, after2)
   padded = Pad (features_float, pads)
   channels_last = Transpose <perm = [0, 2, 3, 1]> (padded)
+"""
 
+_QUERY_STATISTICS = """
   # Statistics of the 3 x 3 query patches; squares are taken around the patch's mean (sums of squares would cancel).
   query_mean_first = AveragePool <kernel_shape = [3, 3], strides = [2, 2]> (padded)
   query_mean = Transpose <perm = [0, 2, 3, 1]> (query_mean_first)
@@ -64,8 +66,12 @@ _STATISTICS = """
   query_variance = Div (query_squares, eight)
   query_variance_eps = Sub (query_variance, minus_epsilon)
   query_std = Sqrt (query_variance_eps)
+  query_std_rows = Reshape (query_std, channel_rows)
+  query_mean_rows = Reshape (query_mean, channel_rows)
+"""
 
-  # The features as s x s blocks, channels last, and the statistics of the 3 x 3 patches of blocks.
+_BLOCKS = """
+  # The features as s x s blocks, channels last.
   cropped_h = Mul (h, s)
   cropped_w = Mul (w, s)
   crop = Concat <axis = 0> (cropped_h, cropped_w)
@@ -79,8 +85,15 @@ _STATISTICS = """
   block_after2 = Sub (wk, w)
   block_pads = Concat <axis = 0> (c_0_0_0_0_0, block_after1, block_after2, c_0)
   blocks = Pad (blocks_tight, block_pads)
+"""
+
+_BLOCK_ROWS = """
   block_rows_shape = Concat <axis = 0> (c_m1, pixels, C)
   block_rows = Reshape (blocks, block_rows_shape)
+"""
+
+_KEY_STATISTICS = """
+  # Statistics of the 3 x 3 patches of blocks.
   blocks_5d_shape = Concat <axis = 0> (N, hk, wk, pixels, C)
   blocks_5d = Reshape (blocks, blocks_5d_shape)
   block_mean_5d = ReduceMean (blocks_5d, c_3)
@@ -101,35 +114,52 @@ _STATISTICS = """
   key_variance = Div (key_squares_all, count_float)
   key_variance_eps = Sub (key_variance, minus_epsilon)
   key_std = Sqrt (key_variance_eps)
+"""
 
-  query_std_rows = Reshape (query_std, channel_rows)
-  query_mean_rows = Reshape (query_mean, channel_rows)
+_KEY_ROWS = """
   key_std_rows = Reshape (key_std, channel_rows)
   key_mean_rows = Reshape (key_mean, channel_rows)
 """
 
 
-def text() -> str:
+def key_text() -> str:
+    """Return the text of `KeyStatistics`, as `export.body_text` reads it."""
+    return f"""
+KeyStatistics <scale, eps, plugin_namespace, plugin_version> (features) => (key_mean, key_std)
+{{{CONSTANTS}{MAP_SIZE}{GRIDS}{_FEATURES}{_BLOCKS}{_key_statistics()}}}
+"""
+
+
+def gather_statistics() -> str:
+    """Return the lines of `AdaPNGather` that compute blocks and query statistics of `features`, and take the keys'."""
+    return f"{_FEATURES}{_query_statistics()}{_BLOCKS}{_BLOCK_ROWS}{_KEY_ROWS}"
+
+
+def stage_text() -> str:
     """Return the text of `PatchStatistics`: what of AdaPNGather all neighbors of a map (1, C, H, W) have in common.
 
     Outputs: the map's blocks (blocks, s * s, C), and the mean and deviation of each query and key patch,
     (m1 * m2, 1, C) and (n1 * n2, 1, C).
     """
+    outputs = "block_rows, query_mean_rows, query_std_rows, key_mean_rows, key_std_rows"
     return f"""
-PatchStatistics <scale, eps> (features) => (block_rows, query_mean_rows, query_std_rows, key_mean_rows, key_std_rows)
-{{{CONSTANTS}{MAP_SIZE}{GRIDS}{statistics()}}}
+PatchStatistics <scale, eps> (features) => ({outputs})
+{{{CONSTANTS}{MAP_SIZE}{GRIDS}{_FEATURES}{_query_statistics()}{_BLOCKS}{_BLOCK_ROWS}{_key_statistics()}{_KEY_ROWS}}}
 """
 
 
-def statistics() -> str:
-    """Return the lines that compute blocks and statistics of `features`."""
-    text = _STATISTICS
+def _query_statistics() -> str:
+    squares = _patch_sum("query_squares", "channels_last", "query_reach", "query_mean")
+    return _QUERY_STATISTICS.replace("{query_squares}", squares)
+
+
+def _key_statistics() -> str:
     parts = {
-        "query_squares": _patch_sum("query_squares", "channels_last", "query_reach", "query_mean"),
         "key_sums": _patch_sum("key_sum", "block_mean", "key_reach")
         + _patch_sum("within_sum", "block_squares", "key_reach"),
         "key_squares": _patch_sum("key_squares", "block_mean", "key_reach", "key_mean"),
     }
+    text = _KEY_STATISTICS
     for name, lines in parts.items():
         text = text.replace(f"{{{name}}}", lines)
     return text

@@ -52,13 +52,15 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Make the convolutions, what lies between them, and the graph construction compute in float16.
 
     Float32 remain: the model's input and output and the shift by their mean (float16 knows 255 to 0.125 only); the
-    embedding; and the softmax. WindowedKnn takes the embedding's maps rounded to float16, which the tensor cores
-    multiply; its distances, and the statistics of AdaPN, are summed in float32 inside the operators.
+    embedding; the softmax; and what KeyStatistics gives. WindowedKnn takes the embedding's maps rounded to float16,
+    which the tensor cores multiply; its distances, and the statistics of AdaPN, are summed in float32 inside the
+    operators.
     """
     graph = model.graph
     typed = [*graph.value_info, *graph.input, *graph.output]
     floats = {value.name for value in typed if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     floats |= {item.name for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT}
+    floats -= {name for node in graph.node if node.op_type == "KeyStatistics" for name in node.output}
     half_nodes = [index for index in sorted(_between_convolutions(graph)) if _floats_in(graph.node[index], floats)]
     made_half = {name for index in half_nodes for name in graph.node[index].output if name in floats}
 

@@ -127,7 +127,7 @@ def add_stages(model: onnx.ModelProto, net: IGNN) -> None:
     stage.add_to(model, [("deep", _FLOAT, whole), ("f_hr", _FLOAT, large)], [("sr", _FLOAT, [1, 3, "srH", "srW"])])
     texts = (
         windowed_knn_body.box_text(),
-        patch_statistics_body.text(),
+        patch_statistics_body.stage_text(),
         adapn_gather_body.box_text(),
     )
     model.functions.extend(parse(text, DOMAIN, OPSET) for text in texts)

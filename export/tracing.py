@@ -1,4 +1,4 @@
-"""PyTorch modules to ONNX graphs, with the two graph operators as nodes of our domain."""
+"""PyTorch modules to ONNX graphs, with the three graph operators as nodes of our domain."""
 
 from __future__ import annotations
 
@@ -49,8 +49,17 @@ _WINDOWED_KNN = _operator(
     {"index": "tensor(int32)", "edge": "T"},
     {"k": "INT", "window": "INT", "scale": "INT"},
 )
+_KEY_STATISTICS = _operator(
+    "KeyStatistics",
+    {"features": "T"},
+    {"key_mean": "tensor(float)", "key_std": "tensor(float)"},
+    {"scale": "INT", "eps": "FLOAT"},
+)
 _ADAPN_GATHER = _operator(
-    "AdaPNGather", {"features": "T", "index": "tensor(int32)"}, {"folded": "T"}, {"scale": "INT", "eps": "FLOAT"}
+    "AdaPNGather",
+    {"features": "T", "key_mean": "tensor(float)", "key_std": "tensor(float)", "index": "tensor(int32)"},
+    {"folded": "T"},
+    {"scale": "INT", "eps": "FLOAT"},
 )
 
 _Symbolic = onnxscript.ir.Value
@@ -60,8 +69,14 @@ def _windowed_knn(query: _Symbolic, key: _Symbolic, k: int, window: int, scale: 
     return _WINDOWED_KNN(query, key, k=k, window=window, scale=scale, **_PLUGIN)
 
 
-def _adapn_gather(features: _Symbolic, index: _Symbolic, scale: int, eps: float) -> _Symbolic:
-    return _ADAPN_GATHER(features, index, scale=scale, eps=eps, **_PLUGIN)
+def _key_statistics(features: _Symbolic, scale: int, eps: float) -> tuple[_Symbolic, ...]:
+    return _KEY_STATISTICS(features, scale=scale, eps=eps, **_PLUGIN)
+
+
+def _adapn_gather(
+    features: _Symbolic, key_mean: _Symbolic, key_std: _Symbolic, index: _Symbolic, scale: int, eps: float
+) -> _Symbolic:
+    return _ADAPN_GATHER(features, key_mean, key_std, index, scale=scale, eps=eps, **_PLUGIN)
 
 
 def _remainder(x: _Symbolic, divisor: _Symbolic) -> _Symbolic:
@@ -71,6 +86,7 @@ def _remainder(x: _Symbolic, divisor: _Symbolic) -> _Symbolic:
 
 _TRANSLATIONS: dict[Callable, Callable] = {
     torch.ops.ignn.windowed_knn.default: _windowed_knn,
+    torch.ops.ignn.key_statistics.default: _key_statistics,
     torch.ops.ignn.adapn_gather.default: _adapn_gather,
     torch.ops.aten.remainder.Scalar: _remainder,
 }

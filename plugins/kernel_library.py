@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 Type = Literal["float32", "float16"]
 Layout = Literal["linear", "channels_last"]
@@ -28,8 +28,8 @@ class WindowedKnnSizes(ctypes.Structure):
         return cls(*shape, k, window, scale, _TYPES[type_], _LAYOUTS[layout])
 
 
-class AdaPNGatherSizes(ctypes.Structure):
-    """IgnnAdaPNGather of adapn_gather.h."""
+class FeaturesSizes(ctypes.Structure):
+    """IgnnFeatures of interface.h."""
 
     _fields_ = [
         *((name, ctypes.c_int) for name in ("batch", "channels", "height", "width", "scale")),
@@ -39,27 +39,41 @@ class AdaPNGatherSizes(ctypes.Structure):
     ]
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], type_: Type, layout: Layout, *, scale: int, eps: float) -> AdaPNGatherSizes:
+    def of(cls, shape: tuple[int, ...], type_: Type, layout: Layout, *, scale: int, eps: float) -> Self:
         """Describe a call for features of shape (N, C, H, W)."""
         return cls(*shape, scale, eps, _TYPES[type_], _LAYOUTS[layout])
 
 
-Sizes = WindowedKnnSizes | AdaPNGatherSizes
+class KeyStatisticsSizes(FeaturesSizes):
+    """What ignn_key_statistics is called with."""
+
+
+class AdaPNGatherSizes(FeaturesSizes):
+    """What ignn_adapn_gather is called with."""
+
+
+Sizes = WindowedKnnSizes | KeyStatisticsSizes | AdaPNGatherSizes
+_OPERATORS: dict[type[Sizes], tuple[str, int]] = {
+    WindowedKnnSizes: ("windowed_knn", 4),
+    KeyStatisticsSizes: ("key_statistics", 3),
+    AdaPNGatherSizes: ("adapn_gather", 5),
+}
+"""Name of the functions in C, and how many tensors they take."""
 
 
 class KernelLibrary:
-    """A loaded library of the two kernels. Tensors are passed as device addresses, 16-byte aligned."""
+    """A loaded library of the three kernels. Tensors are passed as device addresses, 16-byte aligned."""
 
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
-        for name, sizes, tensors in (("windowed_knn", WindowedKnnSizes, 4), ("adapn_gather", AdaPNGatherSizes, 3)):
+        for sizes, (name, tensors) in _OPERATORS.items():
             refusal = getattr(self.library, f"ignn_{name}_refusal")
             refusal.argtypes, refusal.restype = [ctypes.POINTER(sizes)], ctypes.c_char_p
-            workspace = getattr(self.library, f"ignn_{name}_workspace")
-            workspace.argtypes, workspace.restype = [ctypes.POINTER(sizes)], ctypes.c_size_t
             launch = getattr(self.library, f"ignn_{name}")
-            launch.argtypes = [ctypes.POINTER(sizes), *[ctypes.c_void_p] * (tensors + 2)]
-            launch.restype = ctypes.c_int
+            addresses = tensors + (2 if sizes is WindowedKnnSizes else 1)  # the workspace, the stream
+            launch.argtypes, launch.restype = [ctypes.POINTER(sizes), *[ctypes.c_void_p] * addresses], ctypes.c_int
+        workspace = self.library.ignn_windowed_knn_workspace
+        workspace.argtypes, workspace.restype = [ctypes.POINTER(WindowedKnnSizes)], ctypes.c_size_t
 
     def refusal(self, sizes: Sizes) -> str | None:
         """Return why the kernel does not take these sizes, or None."""
@@ -67,8 +81,10 @@ class KernelLibrary:
         return None if message is None else message.decode()
 
     def workspace_bytes(self, sizes: Sizes) -> int:
-        """Return the bytes of workspace that `launch` needs."""
-        return getattr(self.library, f"ignn_{_name(sizes)}_workspace")(ctypes.byref(sizes))
+        """Return the bytes of workspace that `launch` needs; only WindowedKnn needs any."""
+        if not isinstance(sizes, WindowedKnnSizes):
+            return 0
+        return self.library.ignn_windowed_knn_workspace(ctypes.byref(sizes))
 
     def launch(self, sizes: Sizes, *tensors: int, workspace: int, stream: int) -> None:
         """Queue the operator on a CUDA stream; `tensors` are the addresses of its inputs, then of its outputs.
@@ -76,10 +92,11 @@ class KernelLibrary:
         Raises:
             RuntimeError: if CUDA reports an error.
         """
-        error = getattr(self.library, f"ignn_{_name(sizes)}")(ctypes.byref(sizes), *tensors, workspace, stream)
+        addresses = [*tensors, workspace] if isinstance(sizes, WindowedKnnSizes) else tensors
+        error = getattr(self.library, f"ignn_{_name(sizes)}")(ctypes.byref(sizes), *addresses, stream)
         if error != 0:
             raise RuntimeError(f"The CUDA kernel of {_name(sizes)} could not be launched: CUDA error {error}.")
 
 
 def _name(sizes: Sizes) -> str:
-    return "windowed_knn" if isinstance(sizes, WindowedKnnSizes) else "adapn_gather"
+    return _OPERATORS[type(sizes)][0]

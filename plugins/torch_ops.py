@@ -1,7 +1,7 @@
-"""The CUDA kernels as PyTorch's CUDA implementation of the two graph operators of train/ops.py.
+"""The CUDA kernels as PyTorch's CUDA implementation of the three graph operators of train/ops.py.
 
-`register()` once, and `torch.ops.ignn.windowed_knn` and `adapn_gather` run the kernels on CUDA tensors; the gradient of
-`adapn_gather` stays the one of train/ops.py.
+`register()` once, and `torch.ops.ignn.windowed_knn`, `key_statistics` and `adapn_gather` run the kernels on CUDA
+tensors; gradients stay those of train/ops.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 import train.ops  # noqa: F401  (defines the operators)
-from plugins.kernel_library import AdaPNGatherSizes, KernelLibrary, Layout, Sizes, Type, WindowedKnnSizes
+from plugins.kernel_library import (
+    AdaPNGatherSizes,
+    KernelLibrary,
+    KeyStatisticsSizes,
+    Layout,
+    Sizes,
+    Type,
+    WindowedKnnSizes,
+)
 from runtime.backends.plugin_library import find_library
 
 _TYPES: dict[torch.dtype, Type] = {torch.float32: "float32", torch.float16: "float16"}
@@ -42,15 +50,34 @@ def register(library: Path | None = None) -> None:
         _launch(kernels, sizes, query, key, index, edge)
         return index, edge
 
-    def adapn_gather(features: Tensor, index: Tensor, scale: int, eps: float) -> Tensor:
+    def key_statistics(features: Tensor, scale: int, eps: float) -> tuple[Tensor, Tensor]:
+        N, C, H, W = features.shape
+        layout = _layout(features)
+        features = _dense(features, layout)
+        sizes = KeyStatisticsSizes.of((N, C, H, W), _type(features), layout, scale=scale, eps=eps)
+        shape = (N, H // scale // 2, W // scale // 2, C)
+        mean, std = (torch.empty(shape, dtype=torch.float32, device=features.device) for _ in range(2))
+        _launch(kernels, sizes, features, mean, std)
+        return mean, std
+
+    def adapn_gather(
+        features: Tensor, key_mean: Tensor, key_std: Tensor, index: Tensor, scale: int, eps: float
+    ) -> Tensor:
         N, C, H, W = features.shape
         if index.shape != (N, H // 2, W // 2) or index.dtype != torch.int32 or index.device != features.device:
             raise ValueError(
                 f"Invalid index {tuple(index.shape)} {index.dtype} on {index.device}. Features of shape "
                 f"{tuple(features.shape)} on {features.device} need int32 {(N, H // 2, W // 2)} there."
             )
+        shape = (N, H // scale // 2, W // scale // 2, C)
+        for x in (key_mean, key_std):
+            if x.shape != shape or x.dtype != torch.float32 or x.device != features.device:
+                raise ValueError(
+                    f"Invalid statistics {tuple(x.shape)} {x.dtype} on {x.device}. Features of shape "
+                    f"{tuple(features.shape)} on {features.device} at scale {scale} need float32 {shape} there."
+                )
         layout = _layout(features)
-        features, index = _dense(features, layout), _dense(index)
+        features, key_mean, key_std, index = _dense(features, layout), *map(_dense, (key_mean, key_std, index))
         sizes = AdaPNGatherSizes.of((N, C, H, W), _type(features), layout, scale=scale, eps=eps)
         output = torch.empty(
             (N, C, scale * H, scale * W),
@@ -58,10 +85,11 @@ def register(library: Path | None = None) -> None:
             device=features.device,
             memory_format=_memory_format(layout),
         )
-        _launch(kernels, sizes, features, index, output)
+        _launch(kernels, sizes, features, key_mean, key_std, index, output)
         return output
 
     torch.library.register_kernel("ignn::windowed_knn", "cuda", windowed_knn)
+    torch.library.register_kernel("ignn::key_statistics", "cuda", key_statistics)
     torch.library.register_kernel("ignn::adapn_gather", "cuda", adapn_gather)
 
 

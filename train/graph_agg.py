@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from train.config import EMBEDDING_CHANNELS, PATCH, STRIDE
 from train.layers import ResidualBlock, conv, full_precision
 from train.neighbors import fold_neighbors
-from train.ops import adapn_gather
+from train.ops import adapn_gather, key_statistics
 
 ADAPN_EPS = 1e-5
 
@@ -84,10 +84,11 @@ class GraphAgg(nn.Module):
                 if upscaling:
                     weight_hr = _neighbor_weights(self.weightnet_hr, edge, H, W)
                     weight_hr = [F.interpolate(weight, scale_factor=self.scale, mode="nearest") for weight in weight_hr]
+        statistics = key_statistics(features, self.scale, ADAPN_EPS) if self.adapn else None
         # One neighbor after another: only one map of s*H x s*W lives at a time.
         f_lr = f_hr = None
         for r in range(k):
-            folded = self._fold(features, index[..., r])
+            folded = self._fold(features, statistics, index[..., r])
             lr = weight_lr[r] * self.knn_downsample(folded)
             f_lr = lr if f_lr is None else f_lr + lr
             if upscaling:
@@ -109,9 +110,9 @@ class GraphAgg(nn.Module):
         lr, hr = (_neighbor_weights(net, edge, height, width) for net in (self.weightnet_lr, self.weightnet_hr))
         return torch.cat(lr, dim=1), torch.cat(hr, dim=1)
 
-    def _fold(self, features: Tensor, index: Tensor) -> Tensor:
-        if self.adapn:
-            return adapn_gather(features, index, self.scale, ADAPN_EPS)
+    def _fold(self, features: Tensor, statistics: tuple[Tensor, Tensor] | None, index: Tensor) -> Tensor:
+        if statistics is not None:
+            return adapn_gather(features, *statistics, index, self.scale, ADAPN_EPS)
         return fold_neighbors(features, index, self.scale)
 
 

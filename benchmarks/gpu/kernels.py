@@ -1,9 +1,9 @@
-"""Time and memory of the two kernels against their floors and against plain PyTorch.
+"""Time and memory of the three kernels against their floors and against plain PyTorch.
 
     python -m benchmarks.gpu.kernels [--library build/libignn_kernels.so]
 
-Floors: WindowedKnn, its FLOPs at the rate of a large matrix product; AdaPNGather, its bytes at the rate of a large
-copy; both rates are measured first. Writes benchmarks/gpu/results/kernels_<gpu>.json.
+Floors: WindowedKnn, its FLOPs at the rate of a large matrix product; KeyStatistics and AdaPNGather, their bytes at the
+rate of a large copy; both rates are measured first. Writes benchmarks/gpu/results/kernels_<gpu>.json.
 """
 
 from __future__ import annotations
@@ -76,9 +76,15 @@ def windowed_knn_flops(H: int, W: int, scale: int) -> int:
     return 2 * 9 * E * keys * (H // 2) * (W // 2)
 
 
+def key_statistics_bytes(H: int, W: int, scale: int, element: int) -> int:
+    """Return the bytes of reading the features once and writing the statistics once."""
+    return element * C * H * W + 2 * 4 * C * (H // scale // 2) * (W // scale // 2)
+
+
 def adapn_gather_bytes(H: int, W: int, scale: int, element: int) -> int:
-    """Return the bytes of reading features and index once and writing the output once."""
-    return element * C * H * W * (1 + scale**2) + 4 * (H // 2) * (W // 2)
+    """Return the bytes of reading features, statistics and index once and writing the output once."""
+    written = element * C * H * W * scale**2
+    return key_statistics_bytes(H, W, scale, element) + written + 4 * (H // 2) * (W // 2)
 
 
 def own_keys(H: int, W: int, scale: int) -> Tensor:
@@ -118,6 +124,23 @@ def run_windowed_knn(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
     return results
 
 
+def run_key_statistics(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[str, float]) -> list[dict[str, Any]]:
+    """Return KeyStatistics' results for one map, one for each memory layout; a network calls it once."""
+    features = random_map(C, H, W, dtype)
+    moved = key_statistics_bytes(H, W, scale, features.element_size())
+    floor = moved / rate["copy_bytes"] * 1e3
+    results = []
+    for layout in LAYOUTS:
+        x = features.contiguous(memory_format=layout)
+        kernel = measure(partial(torch.ops.ignn.key_statistics, x, scale, EPS))
+        results.append(
+            {"operator": "KeyStatistics", "height": H, "width": W, "scale": scale, "dtype": str(dtype)}
+            | {"layout": str(layout), **kernel, "bytes": moved, "floor_ms": floor}
+            | {"times_floor": kernel["ms"]["p50"] / floor, "target_times_floor": 1.5}
+        )
+    return results
+
+
 def run_adapn_gather(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[str, float]) -> list[dict[str, Any]]:
     """Return AdaPNGather's results for one map, one for each memory layout and choice of neighbors."""
     query, key = random_map(E, H, W, dtype), random_map(E, H // scale, W // scale, dtype)
@@ -130,8 +153,9 @@ def run_adapn_gather(H: int, W: int, scale: int, dtype: torch.dtype, rate: dict[
     results = []
     for layout in LAYOUTS:
         x = features.contiguous(memory_format=layout)
+        statistics = torch.ops.ignn.key_statistics(x, scale, EPS)
         for name, index in neighbors.items():
-            kernel = measure(partial(torch.ops.ignn.adapn_gather, x, index, scale, EPS))
+            kernel = measure(partial(torch.ops.ignn.adapn_gather, x, *statistics, index, scale, EPS))
             results.append(
                 {"operator": "AdaPNGather", "height": H, "width": W, "scale": scale, "dtype": str(dtype)}
                 | {"layout": str(layout), "neighbors": name, **kernel, "bytes": moved, "floor_ms": floor}
@@ -151,7 +175,7 @@ def register_kernels(argv: list[str] | None, description: str | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure both kernels at all sizes, scales and types, and write the results; return the exit status."""
+    """Measure all kernels at all sizes, scales and types, and write the results; return the exit status."""
     register_kernels(argv, __doc__)
     torch.manual_seed(0)
     rate = rates()
@@ -160,6 +184,7 @@ def main(argv: list[str] | None = None) -> int:
         for scale in (2, 3):
             for dtype in (torch.float16, torch.float32):
                 results += run_windowed_knn(H, W, scale, dtype, rate)
+                results += run_key_statistics(H, W, scale, dtype, rate)
                 results += run_adapn_gather(H, W, scale, dtype, rate)
     write("kernels", {"rates": rate, "operators": results})
     return 0

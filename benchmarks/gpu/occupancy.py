@@ -20,7 +20,7 @@ from runtime.cli import run_command
 from runtime.errors import UsageError
 
 KERNEL_FOLDER = Path(__file__).resolve().parents[2] / "plugins" / "kernels"
-SOURCES = [KERNEL_FOLDER / name / f"{name}.cu" for name in ("windowed_knn", "adapn_gather")]
+SOURCES = [KERNEL_FOLDER / name / f"{name}.cu" for name in ("windowed_knn", "key_statistics", "adapn_gather")]
 SHARED_KB = {"sm_75": 64, "sm_80": 164, "sm_86": 100, "sm_89": 100, "sm_90": 228, "sm_100": 228, "sm_120": 100}
 """Shared memory of a multiprocessor, by architecture."""
 THREADS = {"sm_75": 1024, "sm_80": 2048, "sm_86": 1536, "sm_89": 1536, "sm_90": 2048, "sm_100": 2048, "sm_120": 1536}
@@ -61,6 +61,8 @@ KERNELS = (
     Kernel("WindowedKnn fp16, 32 channels at once", "windowed_knnI6__halfLi32ELi5E", 128, knn_shared(32, 2)),
     Kernel("WindowedKnn fp16, 64 channels at once", "windowed_knnI6__halfLi64ELi5E", 128, knn_shared(64, 2)),
     Kernel("WindowedKnn fp32, 16 channels at once", "windowed_knnIfLi16ELi5E", 128, knn_shared(16, 4)),
+    Kernel("KeyStatistics fp16, NHWC, s = 2", "key_statisticsI.*ChannelsLastI6__halfEELi2E", 256, 0),
+    Kernel("KeyStatistics fp32, NHWC, s = 2", "key_statisticsI.*ChannelsLastIfEELi2E", 256, 0),
     Kernel("AdaPNGather fp16, NHWC, s = 2", "adapn_gatherI.*ChannelsLastI6__halfEELi2E", 256, gather_shared(64)),
     Kernel("AdaPNGather fp32, NHWC, s = 2", "adapn_gatherI.*ChannelsLastIfEELi2E", 256, gather_shared(64)),
 )
@@ -140,15 +142,15 @@ def work_table() -> list[str]:
         )
 
     features, half = 256, 2
-    again = features * (half + 8 / 16)  # the features, and mean and deviation (2 floats) for every 16 pixels
+    statistics = features * 8 // 16  # mean and deviation (2 floats) for every 16 pixels
     return [
         "| kernel | bytes, at least | bytes from L2 to shared memory | FLOPs |",
         "|---|---|---|---|",
         knn("fp16", 2, 32),
         knn("fp16", 2, 64),
         knn("fp32", 4, 16),
-        f"| AdaPNGather fp16, s = 2 | {features * half * 5 + 1:,} | none | {features * (4.5 * 4 + 27):,.0f} |",
-        f"| the keys' statistics in it | {again:,.0f} more | none | {features * 9:,} of these |",
+        f"| KeyStatistics fp16, s = 2 | {features * half + statistics:,} | none | {features * 9:,} |",
+        f"| AdaPNGather fp16, s = 2 | {features * half * 5 + statistics + 1:,} | none | {features * (18 + 18):,} |",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The two graph operators as one would first write them in PyTorch: every patch is materialised.
+"""The graph operators as one would first write them in PyTorch: every patch is materialised.
 
 The kernels are measured against them. Their meaning is that of train/ops.py.
 """
@@ -42,7 +42,7 @@ def windowed_knn(query: Tensor, key: Tensor, k: int, window: int, scale: int) ->
 
 
 def adapn_gather(features: Tensor, index: Tensor, scale: int, eps: float) -> Tensor:
-    """Compute train.ops.adapn_gather by gathering, normalising and folding whole patches."""
+    """Compute train.ops.adapn_gather, the statistics included, by gathering, normalising and folding whole patches."""
     N, C, H, W = features.shape
     m1, m2 = index.shape[1:]
     queries = _patches(features).view(N, C, 9, -1)

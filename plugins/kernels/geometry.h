@@ -1,4 +1,4 @@
-// Index arithmetic of the two graph operators, shared by the kernels, the plugin's shape checks and host tests.
+// Index arithmetic of the graph operators, shared by the kernels, the plugin's shape checks and host tests.
 //
 // Patches are 3 pixels wide at stride 2 in the low-resolution maps, and 3 * scale wide at stride 2 * scale in the
 // maps that are `scale` times finer. A map of n pixels, n even, is padded with one row of zeros after its last pixel.

@@ -1,34 +1,24 @@
-// ignn::AdaPNGather for TensorRT. Inputs features, index; one output; attributes scale, eps.
+// ignn::AdaPNGather for TensorRT. Inputs features, key_mean, key_std, index; one output; attributes scale, eps.
 #pragma once
 
-#include <vector>
-
 #include "../kernels/adapn_gather/adapn_gather.h"
-#include "graph_plugin.h"
+#include "adapn.h"
 
 namespace ignn {
 
-struct AdaPNGather {
+struct AdaPNGather : AdaPN {
     static constexpr const char* kName = "AdaPNGather";
-    static constexpr int32_t kInputs = 2;
+    static constexpr int32_t kInputs = 4;
     static constexpr int32_t kOutputs = 1;
-    using Sizes = IgnnAdaPNGather;
 
-    int32_t scale;
-    float eps;
-
-    std::vector<nvinfer1::PluginField> fields() const;
-    void write_timing_id(char* text, size_t size) const;
-    bool read(const nvinfer1::PluginFieldCollection& fields);
+    bool read(const nvinfer1::PluginFieldCollection& fields) { return AdaPN::read(kName, fields); }
     bool output_types(const nvinfer1::DataType* inputs, nvinfer1::DataType* outputs) const;
     bool output_shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,
                        nvinfer1::IExprBuilder& builder) const;
     bool takes_format(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors) const;
 
-    Sizes sizes(const nvinfer1::PluginTensorDesc& features, const nvinfer1::Dims& dims) const;
     static const char* refusal(const Sizes& sizes) { return ignn_adapn_gather_refusal(&sizes); }
-    static size_t workspace(const Sizes& sizes) { return ignn_adapn_gather_workspace(&sizes); }
-    static void log_refusal(const char* refusal, const Sizes& sizes);
+    static void log_refusal(const char* refusal, const Sizes& sizes) { AdaPN::log_refusal(kName, refusal, sizes); }
     static int run(const Sizes& sizes, const void* const* inputs, void* const* outputs, void* workspace,
                    cudaStream_t stream);
 };

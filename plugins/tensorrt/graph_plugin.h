@@ -1,4 +1,4 @@
-// An operator as a TensorRT plugin: the interfaces of IPluginV3 around what the two operators differ in.
+// An operator as a TensorRT plugin: the interfaces of IPluginV3 around what the operators differ in.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -17,7 +17,7 @@ namespace ignn {
 constexpr const char* kNamespace = "ignn";
 constexpr const char* kVersion = "1";
 // Count up when the kernels take another time: TensorRT's old measurements of them are void then.
-constexpr const char* kKernels = "kernels 3";
+constexpr const char* kKernels = "kernels 4";
 
 // An attribute of the ONNX node: its name, and where the plugin keeps it.
 struct IntegerAttribute {
@@ -174,7 +174,8 @@ class GraphPlugin : public nvinfer1::IPluginV3,
   private:
     static bool has_count(const char* what, int32_t count, int32_t expected) {
         if (count != expected) {
-            log_error(Op::kName, "%d %s; it has %d", count, what, expected);
+            log_error(Op::kName, "%d %s; it has %d: the file is of another version of this project; export it again",
+                      count, what, expected);
         }
         return count == expected;
     }

@@ -27,13 +27,15 @@ def test_plain_operators_mean_the_same(scale: int, size: tuple[int, int], window
 
     neighbor = index[..., 1].contiguous()
     output = plain.adapn_gather(query, neighbor, scale, 1e-5)
-    torch.testing.assert_close(output, ops.adapn_gather(query, neighbor, scale, 1e-5), rtol=1e-4, atol=1e-4)
+    expected = ops.adapn_gather(query, *ops.key_statistics(query, scale, 1e-5), neighbor, scale, 1e-5)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_floors() -> None:
     # The figures in the kernels' headers, per pixel.
     assert kernels.windowed_knn_flops(540, 960, 2) == 259_200 * 540 * 960
-    assert kernels.adapn_gather_bytes(540, 960, 2, 2) == 2561 * 540 * 960
+    assert kernels.key_statistics_bytes(540, 960, 2, 2) == 640 * 540 * 960
+    assert kernels.adapn_gather_bytes(540, 960, 2, 2) == 2689 * 540 * 960
     assert kernels.windowed_knn_flops(40, 40, 2) == 2 * 9 * 64 * 10 * 10 * 20 * 20  # the whole grid is the window
 
 

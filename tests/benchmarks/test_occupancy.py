@@ -14,6 +14,8 @@ LOG = "".join(
         ("windowed_knnI6__halfLi32ELi5E", 226),
         ("windowed_knnI6__halfLi64ELi5E", 247),
         ("windowed_knnIfLi16ELi5E", 254),
+        ("key_statisticsIN_12ChannelsLastI6__halfEELi2E", 96),
+        ("key_statisticsIN_12ChannelsLastIfEELi2E", 40),
         ("adapn_gatherIN_12ChannelsLastI6__halfEELi2E", 120),
         ("adapn_gatherIN_12ChannelsLastIfEELi2E", 64),
     )
@@ -31,7 +33,7 @@ def test_registers_by_kernel() -> None:
         (1, 247, "sm_86", 1),  # by its shared memory
         (1, 247, "sm_90", 2),
         (0, 255, "sm_75", 1),
-        (4, 64, "sm_75", 4),  # by its threads and registers
+        (6, 64, "sm_75", 4),  # by its threads and registers
     ],
 )
 def test_blocks_that_fit(kernel: int, used: int, architecture: str, expected: int) -> None:
@@ -42,7 +44,14 @@ def test_the_table() -> None:
     lines = occupancy_table(LOG)
     assert lines[0] == "| kernel | shared memory | sm_86 |"
     assert lines[2] == "| WindowedKnn fp16, 32 channels at once | 45.1 KB | 226 / 2 |"
-    assert [line.split(" | ")[-1] for line in lines[3:]] == ["247 / 1 |", "254 / 2 |", "120 / 2 |", "64 / 4 |"]
+    assert [line.split(" | ")[-1] for line in lines[3:]] == [
+        "247 / 1 |",
+        "254 / 2 |",
+        "96 / 2 |",
+        "40 / 6 |",
+        "120 / 2 |",
+        "64 / 4 |",
+    ]
 
 
 def test_an_architecture_that_is_not_known() -> None:

@@ -1,4 +1,4 @@
-"""A network with both graph operators, small enough to write by hand: no tracing, which takes longer than the build."""
+"""A network with all graph operators, small enough to write by hand: no tracing, which takes longer than the build."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ def graph_network(scale: int = 2, *, precision: str = "fp32", domain: str = "ign
         ),
         helper.make_node("Gather", ["index", "zero"], ["first"], axis=3),
         helper.make_node(
-            "AdaPNGather", ["features", "first"], ["folded"], domain=domain, scale=scale, eps=1e-5, **plugin
+            "KeyStatistics", ["features"], ["mean", "std"], domain=domain, scale=scale, eps=1e-5, **plugin
+        ),
+        helper.make_node(
+            "AdaPNGather",
+            ["features", "mean", "std", "first"],
+            ["folded"],
+            domain=domain,
+            scale=scale,
+            eps=1e-5,
+            **plugin,
         ),
         helper.make_node("Conv", ["folded", "w1"], ["deep"], pads=[1] * 4),
         helper.make_node("Cast", ["deep"], ["sr"], to=TensorProto.FLOAT),
@@ -40,7 +49,12 @@ def graph_network(scale: int = 2, *, precision: str = "fp32", domain: str = "ign
             opsets[:1], ["k", "window", "scale"],
         ),
         helper.make_function(
-            domain, "AdaPNGather", ["f", "j"], ["o"], [helper.make_node("Identity", ["f"], ["o"])],
+            domain, "KeyStatistics", ["x"], ["m", "d"],
+            [helper.make_node("Identity", ["x"], ["m"]), helper.make_node("Identity", ["x"], ["d"])],
+            opsets[:1], ["scale", "eps"],
+        ),
+        helper.make_function(
+            domain, "AdaPNGather", ["f", "a", "b", "j"], ["o"], [helper.make_node("Identity", ["f"], ["o"])],
             opsets[:1], ["scale", "eps"],
         ),
     ]  # fmt: skip

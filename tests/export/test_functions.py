@@ -1,4 +1,4 @@
-"""The ONNX bodies of the two graph operators against the torch operators, on ONNX Runtime's CPU provider."""
+"""The ONNX bodies of the three graph operators against the torch operators, on ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
@@ -29,8 +29,16 @@ def session(op_type: str, half: bool = False, **attributes: float) -> onnxruntim
             [("query", real, ["N", "E", "H", "W"]), ("key", real, ["N", "E", "h", "w"])],
             [("index", TensorProto.INT32, ["N", "m1", "m2", "k"]), ("edge", real, ["N", "k", "E", "m1", "m2"])],
         ),
+        "KeyStatistics": (
+            [("features", real, ["N", "C", "H", "W"])],
+            [(name, TensorProto.FLOAT, ["N", "n1", "n2", "C"]) for name in ("key_mean", "key_std")],
+        ),
         "AdaPNGather": (
-            [("features", real, ["N", "C", "H", "W"]), ("index", TensorProto.INT32, ["N", "m1", "m2"])],
+            [
+                ("features", real, ["N", "C", "H", "W"]),
+                *((name, TensorProto.FLOAT, ["N", "n1", "n2", "C"]) for name in ("key_mean", "key_std")),
+                ("index", TensorProto.INT32, ["N", "m1", "m2"]),
+            ],
             [("folded", real, ["N", "C", "sH", "sW"])],
         ),
     }[op_type]
@@ -119,6 +127,11 @@ def test_windowed_knn_in_half_precision_orders_by_float32_distances() -> None:
     np.testing.assert_allclose(onnx_edge, edge.numpy(), rtol=2e-3)
 
 
+def fold(features: torch.Tensor, index: torch.Tensor, scale: int) -> np.ndarray:
+    statistics = torch.ops.ignn.key_statistics(features, scale, 1e-5)
+    return torch.ops.ignn.adapn_gather(features, *statistics, index, scale, 1e-5).numpy()
+
+
 def check_adapn(N: int, C: int, H: int, W: int, scale: int, seed: int = 0, half: bool = False) -> None:
     generator = torch.Generator().manual_seed(seed)
     # A common level with small detail: sums of squares would lose the variance.
@@ -127,9 +140,12 @@ def check_adapn(N: int, C: int, H: int, W: int, scale: int, seed: int = 0, half:
     index = torch.randint(keys, (N, H // 2, W // 2), generator=generator, dtype=torch.int32)
     if half:
         features = features.half()
-    exact = torch.ops.ignn.adapn_gather(features.double(), index, scale, 1e-5).numpy()
-    in_torch = torch.ops.ignn.adapn_gather(features.float(), index, scale, 1e-5).numpy()
-    feeds = {"features": features.numpy(), "index": index.numpy()}
+    exact, in_torch = (fold(x, index, scale) for x in (features.double(), features.float()))
+    statistics = session("KeyStatistics", half, scale=scale, eps=1e-5).run(None, {"features": features.numpy()})
+    expected = torch.ops.ignn.key_statistics(features.double(), scale, 1e-5)
+    for found, value in zip(statistics, expected, strict=True):
+        np.testing.assert_allclose(found, value.numpy(), rtol=1e-5, atol=1e-5)
+    feeds = {"features": features.numpy(), "key_mean": statistics[0], "key_std": statistics[1], "index": index.numpy()}
     (actual,) = session("AdaPNGather", half, scale=scale, eps=1e-5).run(None, feeds)
     assert actual.shape == exact.shape
     assert actual.dtype == features.numpy().dtype
@@ -165,14 +181,19 @@ def test_bodies_keep_to_operators_that_tensorrt_imports_and_never_scatter() -> N
         assert not used & {"Col2Im", "ScatterND", "ScatterElements", "SequenceConstruct", "If", "NonZero"}
 
 
-def test_onnx_runtime_computes_what_the_calls_have_in_common_once(tmp_path: Path) -> None:
-    """The statistics of all patches, which each of the five calls of AdaPNGather needs (docs/operators.md)."""
+def test_onnx_runtime_computes_what_the_calls_have_in_common_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The blocks and the statistics of the queries' patches, which each of the five calls of AdaPNGather needs."""
     source = FOLDER / "ignn-s-x2.onnx"
-    (body,) = (function for function in onnx.load(source).functions if function.name == "AdaPNGather")
+    model = onnx.load(source)
+    bodies = [function for function in model.functions if function.name in ("KeyStatistics", "AdaPNGather")]
+    assert len(bodies) == 2
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "merged.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    once = sum(node.op_type == "Add" for node in body.node)
+    once = sum(node.op_type == "Add" for body in bodies for node in body.node)
+    assert capfd.readouterr().err == ""  # no warnings
     left = sum(node.op_type == "Add" for node in onnx.load(tmp_path / "merged.onnx").graph.node)
     assert left < 2.5 * once

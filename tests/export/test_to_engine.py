@@ -81,7 +81,7 @@ def test_it_builds_and_says_what(
     assert main(arguments) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert "minimum 1x32x32, optimum 2x65x80, maximum 2x65x80" in output
-    assert "All 2 graph operators are plugin layers; the plugin library is inside the engine." in output
+    assert "All 3 graph operators are plugin layers; the plugin library is inside the engine." in output
     assert f"Convolutions: 2 in {precision} (in the network, whose types are binding; TensorRT-RTX compiles" in output
     assert plugin.read_bytes() in engine.read_bytes()
     assert cache.stat().st_size > 0
@@ -118,14 +118,14 @@ def test_an_exported_network_is_built(
 
     proto = onnx.load_from_string(exported(scale))
     calls = [node.op_type for node in proto.graph.node if node.domain == "ignn"]
-    assert sorted(calls) == ["AdaPNGather"] * 5 + ["WindowedKnn"]
+    assert sorted(calls) == ["AdaPNGather"] * 5 + ["KeyStatistics", "WindowedKnn"]
     proto = to_half(proto) if precision == "fp16" else proto
     onnx.helper.set_model_props(proto, {"ignn.precision": precision})
     model, engine = write(tmp_path, proto.SerializeToString()), tmp_path / "m.engine"
     assert main([model, "-o", str(engine), "--plugin", str(plugin), *RTX, "--tile", "64"]) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
     assert "minimum 1x1x1" in output
-    assert "All 6 graph operators are plugin layers; the plugin library is inside the engine." in output
+    assert "All 7 graph operators are plugin layers; the plugin library is inside the engine." in output
     assert plugin.read_bytes() in engine.read_bytes()
     # The embedding and the graph stay in fp32.
     assert re.search(r"Convolutions: \d+ in fp32" + (", [1-9]\\d* in fp16 " if precision == "fp16" else " "), output)
@@ -138,7 +138,7 @@ def test_a_bundled_model_is_built(
 ) -> None:
     model, engine = write(tmp_path, bundled.checked_path().read_bytes()), tmp_path / "m.engine"
     expected = {
-        "graph": "All 6 graph operators are plugin layers; the plugin library is inside",
+        "graph": "All 7 graph operators are plugin layers; the plugin library is inside",
         "plain": "The network has no graph operators and needs no plugin.",
     }
     assert main([model, "-o", str(engine), "--plugin", str(plugin), *RTX]) == 0, capsys.readouterr().err

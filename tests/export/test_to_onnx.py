@@ -84,14 +84,14 @@ def test_the_file_is_what_runtimes_expect(exported: Exported) -> None:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     assert opsets == {"": 20, "ignn": 1, STAGES: 1}
     ours = [node for node in model.graph.node if node.domain == "ignn"]
-    assert [node.op_type for node in ours] == ["WindowedKnn"] + 5 * ["AdaPNGather"]
+    assert [node.op_type for node in ours] == ["WindowedKnn", "KeyStatistics"] + 5 * ["AdaPNGather"]
     for node in ours:
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         assert attributes["plugin_namespace"] == b"ignn"
         assert attributes["plugin_version"] == b"1"
         assert attributes["scale"] == 2
     called = {(node.domain, node.op_type) for node in model.graph.node if node.domain}
-    assert called == {("ignn", "WindowedKnn"), ("ignn", "AdaPNGather")}  # the stages stand beside the graph
+    assert called == {("ignn", node.op_type) for node in ours}  # the stages stand beside the graph
     assert called < {(function.domain, function.name) for function in model.functions}
     assert {item.key: item.value for item in model.metadata_props}["ignn.precision"] == "fp32"
     assert str(REPOSITORY).encode() not in path.read_bytes()
@@ -126,6 +126,11 @@ def test_half_precision_keeps_input_and_output_and_halves_the_graph_construction
     (construction,) = by_type["WindowedKnn"]  # in half, so that TensorRT's plugin takes the tensor cores
     assert [types[name] for name in construction.input] == [half, half]
     assert types[construction.output[1]] == half
+    (statistics,) = (node for node in model.graph.node if node.op_type == "KeyStatistics")
+    assert [types[name] for name in (*statistics.input, *statistics.output)] == [half, real, real]
+    for node in model.graph.node:
+        if node.op_type == "AdaPNGather":
+            assert node.input[1:3] == statistics.output
     precisions = [types[node.input[1]] for node in by_type["Conv"]]
     assert precisions.count(real) == 8  # two of the reduction, three of each embedding
     assert precisions.count(half) == len(precisions) - 8

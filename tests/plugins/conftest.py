@@ -63,6 +63,7 @@ def _host_kernels(host_library: Callable[..., Path], name: str, *flags: str) -> 
     kernels = REPOSITORY / "plugins" / "kernels"
     sources = [
         kernels / "windowed_knn" / "windowed_knn.cu",
+        kernels / "key_statistics" / "key_statistics.cu",
         kernels / "adapn_gather" / "adapn_gather.cu",
         kernels / "pixels" / "pixels.cu",
         EMULATION / "kernels.cpp",

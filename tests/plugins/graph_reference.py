@@ -1,4 +1,4 @@
-"""The two operators written from their definition, one patch at a time, in numpy: slow, and meant to be read."""
+"""The operators written from their definition, one patch at a time, in numpy: slow, and meant to be read."""
 
 from __future__ import annotations
 
@@ -51,19 +51,32 @@ def edge_labels(query: np.ndarray, key: np.ndarray, index: np.ndarray) -> np.nda
     return np.abs(queries[:, :, None] - flat[index]).sum((-1, -2)).transpose(2, 3, 0, 1)
 
 
+def statistics(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of patches (..., side, side)."""
+    return x.mean((-1, -2), keepdims=True), np.sqrt(x.var((-1, -2), ddof=1, keepdims=True) + eps)
+
+
+def key_patches(features: np.ndarray, scale: int) -> np.ndarray:
+    """Return the patches (n1, n2, C, 3s, 3s) that key patches name in features (C, H, W)."""
+    _, H, W = features.shape
+    return patch_grid(features[:, : H // scale * scale, : W // scale * scale].astype(np.float64), scale)
+
+
+def key_statistics(features: np.ndarray, scale: int, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation (n1, n2, C) of the patches that key patches name in features (C, H, W)."""
+    mean, std = statistics(key_patches(features, scale), eps)
+    return mean[..., 0, 0], std[..., 0, 0]
+
+
 def adapn_gather(features: np.ndarray, index: np.ndarray, scale: int, eps: float) -> np.ndarray:
     """Return (C, s * H, s * W) for features (C, H, W) and one neighbor of every query (m1, m2)."""
     features = features.astype(np.float64)
     C, H, W = features.shape
     queries = patch_grid(features)
-    keys = patch_grid(features[:, : H // scale * scale, : W // scale * scale], scale)
+    keys = key_patches(features, scale)
     neighbors = keys.reshape(-1, *keys.shape[2:])[index]  # (m1, m2, C, 3s, 3s)
-
-    def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return x.mean((-1, -2), keepdims=True), np.sqrt(x.var((-1, -2), ddof=1, keepdims=True) + eps)
-
-    query_mean, query_std = statistics(queries)
-    mean, std = statistics(neighbors)
+    query_mean, query_std = statistics(queries, eps)
+    mean, std = statistics(neighbors, eps)
     normalised = (neighbors - mean) / std * query_std + query_mean
     m1, m2 = index.shape
     step, side = 2 * scale, 3 * scale

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plugins.kernel_library import AdaPNGatherSizes, KernelLibrary, Layout, Sizes, WindowedKnnSizes
+from plugins.kernel_library import AdaPNGatherSizes, KernelLibrary, KeyStatisticsSizes, Layout, Sizes, WindowedKnnSizes
 
 _FENCE = 0xA5
 
@@ -46,13 +46,25 @@ class HostKernels:
         self._run(sizes, _stored(query, layout), _stored(key, layout), index, edge)
         return index, edge
 
+    def key_statistics(
+        self, features: np.ndarray, *, scale: int, eps: float, layout: Layout
+    ) -> tuple[np.ndarray, np.ndarray]:
+        N, C, H, W = features.shape
+        sizes = KeyStatisticsSizes.of(features.shape, features.dtype.name, layout, scale=scale, eps=eps)
+        shape = (N, H // scale // 2, W // scale // 2, C)
+        mean, std = (_aligned(np.full(shape, np.nan, np.float32)) for _ in range(2))
+        self._run(sizes, _stored(features, layout), mean, std)
+        return mean, std
+
     def adapn_gather(
         self, features: np.ndarray, index: np.ndarray, *, scale: int, eps: float, layout: Layout
     ) -> np.ndarray:
+        """Both kernels of AdaPN, one after the other."""
         N, C, H, W = features.shape
+        statistics = self.key_statistics(features, scale=scale, eps=eps, layout=layout)
         sizes = AdaPNGatherSizes.of(features.shape, features.dtype.name, layout, scale=scale, eps=eps)
         output = _stored(np.full((N, C, scale * H, scale * W), np.nan, features.dtype), layout)
-        self._run(sizes, _stored(features, layout), _aligned(index), output)
+        self._run(sizes, _stored(features, layout), *statistics, _aligned(index), output)
         return output.transpose(0, 3, 1, 2) if layout == "channels_last" else output
 
     def _run(self, sizes: Sizes, *tensors: np.ndarray) -> None:

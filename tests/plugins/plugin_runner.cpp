@@ -2,7 +2,8 @@
 // files.
 //
 //   plugin_runner LIBRARY WindowedKnn N C H W TYPE LAYOUT K WINDOW SCALE QUERY KEY INDEX EDGE
-//   plugin_runner LIBRARY AdaPNGather N C H W TYPE LAYOUT SCALE EPS FEATURES INDEX OUTPUT
+//   plugin_runner LIBRARY KeyStatistics N C H W TYPE LAYOUT SCALE EPS FEATURES MEAN STD
+//   plugin_runner LIBRARY AdaPNGather N C H W TYPE LAYOUT SCALE EPS FEATURES MEAN STD INDEX OUTPUT
 //
 // TYPE is fp32 or fp16, LAYOUT linear or channels_last; the files hold raw tensors, little endian. Exit status: 0; 1
 // with a message; 2 where there is no usable GPU.
@@ -169,7 +170,8 @@ void run(nvinfer1::IPluginV3& plugin, std::vector<Tensor>& inputs, std::vector<T
 int run_arguments(const std::vector<std::string>& arguments) {
     const std::string& op = arguments[1];
     const bool knn = op == "WindowedKnn";
-    if (arguments.size() != (knn ? 15U : 13U)) {
+    const bool gather = op == "AdaPNGather";
+    if (arguments.size() != (knn || gather ? 15U : 13U)) {
         throw std::runtime_error("wrong number of arguments for " + op);
     }
     const int64_t N = std::stoll(arguments[2]), C = std::stoll(arguments[3]);
@@ -200,8 +202,15 @@ int run_arguments(const std::vector<std::string>& arguments) {
         fields.emplace_back("eps", &eps, PluginFieldType::kFLOAT32, 1);
         const int64_t scale = integers[0];
         inputs.push_back(tensor({N, C, H, W}, type, format, arguments[10]));
-        inputs.push_back(tensor({N, H / 2, W / 2}, DataType::kINT32, TensorFormat::kLINEAR, arguments[11]));
-        outputs.push_back(tensor({N, C, scale * H, scale * W}, type, format, arguments[12]));
+        for (size_t i = 11; i < 13; ++i) {
+            (gather ? inputs : outputs)
+                .push_back(tensor({N, H / scale / 2, W / scale / 2, C}, DataType::kFLOAT, TensorFormat::kLINEAR,
+                                  arguments[i]));
+        }
+        if (gather) {
+            inputs.push_back(tensor({N, H / 2, W / 2}, DataType::kINT32, TensorFormat::kLINEAR, arguments[13]));
+            outputs.push_back(tensor({N, C, scale * H, scale * W}, type, format, arguments[14]));
+        }
     }
     void* library = dlopen(arguments[0].c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
@@ -219,7 +228,7 @@ int main(int argc, char** argv) {
     try {
         if (arguments.size() < 2) {
             throw std::runtime_error(
-                "usage: plugin_runner LIBRARY WindowedKnn|AdaPNGather ... (see plugin_runner.cpp)");
+                "usage: plugin_runner LIBRARY WindowedKnn|KeyStatistics|AdaPNGather ... (see plugin_runner.cpp)");
         }
         return run_arguments(arguments);
     } catch (const NoDevice& error) {

@@ -78,7 +78,7 @@ std::vector<IPluginCreatorInterface*> all_creators(const IPluginRegistry& regist
 // Our creators in the registry, in the order of their names.
 std::vector<IPluginCreatorInterface*> registered(IPluginRegistry& registry) {
     std::vector<IPluginCreatorInterface*> found;
-    for (const char* name : {"WindowedKnn", "AdaPNGather"}) {
+    for (const char* name : {"WindowedKnn", "KeyStatistics", "AdaPNGather"}) {
         IPluginCreatorInterface* creator = registry.getCreator(name, "1", "ignn");
         if (creator != nullptr) {
             found.push_back(creator);

@@ -15,9 +15,9 @@ from runtime.errors import BackendUnavailableError
 
 EXPORTS = {
     f"ignn_{operator}{function}"
-    for operator in ("windowed_knn", "adapn_gather")
-    for function in ("", "_refusal", "_workspace")
-} | {"ignn_pixels_to_map", "ignn_map_to_pixels"}
+    for operator in ("windowed_knn", "key_statistics", "adapn_gather")
+    for function in ("", "_refusal")
+} | {"ignn_windowed_knn_workspace", "ignn_pixels_to_map", "ignn_map_to_pixels"}
 
 
 def test_no_kernel_spills(build: Build) -> None:

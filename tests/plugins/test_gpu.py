@@ -1,4 +1,4 @@
-"""Both kernels on a GPU: through the torch operators, through the plugin's own enqueue, and under compute-sanitizer."""
+"""The kernels on a GPU: through the torch operators, through the plugin's own enqueue, and under compute-sanitizer."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ def kernels(build: Build) -> None:
 def random_map(seed: int, shape: tuple[int, ...], dtype: Any, channels_last: bool = False) -> Any:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     return x.to(memory_format=torch.channels_last) if channels_last else x
+
+
+def fold(features: Any, index: Any, scale: int) -> Any:
+    return ops.adapn_gather(features, *ops.key_statistics(features, scale, EPS), index, scale, EPS)
 
 
 def compare_knn(query: Any, key: Any, index: Any, edge: Any, window: int, scale: int) -> None:
@@ -89,8 +93,11 @@ def test_adapn_gather(
     N, _, H, W = shape
     features = random_map(seed, shape, dtype, channels_last) * 3 + 1
     index = torch.randint(0, (H // scale // 2) * (W // scale // 2), (N, H // 2, W // 2), dtype=torch.int32)
-    output = torch.ops.ignn.adapn_gather(features.cuda(), index.cuda(), scale, EPS).cpu()
-    expected = ops.adapn_gather(features.float(), index, scale, EPS)
+    statistics = torch.ops.ignn.key_statistics(features.cuda(), scale, EPS)
+    for found, exact in zip(statistics, ops.key_statistics(features.float(), scale, EPS), strict=True):
+        torch.testing.assert_close(found.cpu(), exact, rtol=1e-4, atol=1e-4)
+    output = torch.ops.ignn.adapn_gather(features.cuda(), *statistics, index.cuda(), scale, EPS).cpu()
+    expected = fold(features.float(), index, scale)
     tolerance = 1e-4 if dtype == torch.float32 else 2e-3
     torch.testing.assert_close(output.float(), expected, rtol=tolerance, atol=tolerance * 10)
 
@@ -101,7 +108,7 @@ def test_the_gradient_goes_through_the_kernel(kernels: None) -> None:
     gradients = []
     for device in ("cpu", "cuda"):
         x = features.to(device).requires_grad_()
-        torch.ops.ignn.adapn_gather(x, index.to(device), 2, EPS).square().sum().backward()
+        fold(x, index.to(device), 2).square().sum().backward()
         gradients.append(x.grad.cpu())
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
@@ -155,7 +162,8 @@ def runner_commands(
     program, library = str(plugin_runner), str(build.library("ignn_plugin"))
     return [
         [program, library, "WindowedKnn", *common, "5", "5", str(scale), "query", "key", "index", "edge"],
-        [program, library, "AdaPNGather", *common, str(scale), str(EPS), "query", "neighbor", "output"],
+        [program, library, "KeyStatistics", *common, str(scale), str(EPS), "query", "mean", "std"],
+        [program, library, "AdaPNGather", *common, str(scale), str(EPS), "query", "mean", "std", "neighbor", "output"],
     ]
 
 
@@ -178,7 +186,7 @@ def test_the_plugins_enqueue(
     if layout == "channels_last":
         output = output.view(N, scale * H, scale * W, E).permute(0, 3, 1, 2)
     output = output.reshape(N, E, scale * H, scale * W)
-    expected = ops.adapn_gather(inputs["query"].float(), inputs["neighbor"], scale, EPS)
+    expected = fold(inputs["query"].float(), inputs["neighbor"], scale)
     tolerance = 1e-4 if type_ == "fp32" else 2e-3
     torch.testing.assert_close(output.float(), expected, rtol=tolerance, atol=tolerance * 10)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graph_reference import adapn_gather, edge_labels, nearest, squared_distances
+from graph_reference import adapn_gather, edge_labels, key_statistics, nearest, squared_distances
 from host_kernels import HostKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugins.kernel_library import AdaPNGatherSizes, Layout, WindowedKnnSizes
+from plugins.kernel_library import AdaPNGatherSizes, FeaturesSizes, KeyStatisticsSizes, Layout, WindowedKnnSizes
 
 LAYOUTS: list[Layout] = ["linear", "channels_last"]
 few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -142,8 +142,11 @@ def test_adapn_gather(
     random = np.random.default_rng(seed)
     features = (random.standard_normal(shape) * 4 + random.standard_normal((N, C, 1, 1)) * 20).astype(dtype)
     index = random.integers(0, (H // scale // 2) * (W // scale // 2), (N, H // 2, W // 2)).astype(np.int32)
+    mean, std = host_kernels.key_statistics(features, scale=scale, eps=1e-5, layout=layout)
     output = host_kernels.adapn_gather(features, index, scale=scale, eps=1e-5, layout=layout)
     for n in range(N):
+        for found, exact in zip((mean[n], std[n]), key_statistics(features[n], scale, 1e-5), strict=True):
+            np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-4)
         expected = adapn_gather(features[n], index[n], scale, 1e-5)
         tolerance = 1e-4 if dtype == np.float32 else 1e-3
         np.testing.assert_allclose(output[n], expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
@@ -170,7 +173,8 @@ def test_kernels_agree_with_the_torch_operators(host_kernels: HostKernels, scale
 
     neighbor = np.ascontiguousarray(index[..., 1])
     output = host_kernels.adapn_gather(query, neighbor, scale=scale, eps=1e-5, layout="channels_last")
-    expected = ops.adapn_gather(torch.from_numpy(query), torch.from_numpy(neighbor), scale, 1e-5)
+    statistics = ops.key_statistics(torch.from_numpy(query), scale, 1e-5)
+    expected = ops.adapn_gather(torch.from_numpy(query), *statistics, torch.from_numpy(neighbor), scale, 1e-5)
     np.testing.assert_allclose(output, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -218,8 +222,11 @@ def test_windowed_knn_refuses(host_kernels: HostKernels, change: dict[str, int],
         ({"width": 67108861, "height": 32}, "features must have at most 2147483520 pixels"),
     ],
 )
-def test_adapn_gather_refuses(host_kernels: HostKernels, change: dict[str, float], message: str) -> None:
-    sizes = AdaPNGatherSizes.of((1, 64, 32, 32), "float32", "linear", scale=2, eps=1e-5)
+@pytest.mark.parametrize(("kind", "tensors"), [(KeyStatisticsSizes, 3), (AdaPNGatherSizes, 5)])
+def test_what_takes_features_refuses(
+    host_kernels: HostKernels, kind: type[FeaturesSizes], tensors: int, change: dict[str, float], message: str
+) -> None:
+    sizes = kind.of((1, 64, 32, 32), "float32", "linear", scale=2, eps=1e-5)
     assert host_kernels.library.refusal(sizes) is None
     for name, value in change.items():
         setattr(sizes, name, value)
@@ -227,4 +234,4 @@ def test_adapn_gather_refuses(host_kernels: HostKernels, change: dict[str, float
     assert refusal is not None
     assert message in refusal
     with pytest.raises(RuntimeError, match="CUDA error 1"):
-        host_kernels.library.launch(sizes, 0, 0, 0, workspace=0, stream=0)
+        host_kernels.library.launch(sizes, *[0] * tensors, workspace=0, stream=0)

@@ -24,11 +24,13 @@ def graph_model(
     element: int = TensorProto.FLOAT,
     *,
     knn: dict[str, Any] | None = None,
+    statistics: dict[str, Any] | None = None,
     gather: dict[str, Any] | None = None,
+    gather_inputs: tuple[str, ...] = ("features", "mean", "std", "first"),
     shapes: dict[str, list[int | str]] | None = None,
     elements: dict[str, int] | None = None,
 ) -> bytes:
-    """Both operators in a row, each with a function of its name, as the exporter writes them.
+    """All operators in a row, each with a function of its name, as the exporter writes them.
 
     The functions only stand in: a model that TensorRT inlines instead of taking the plugin has no PLUGIN_V3 layer.
     """
@@ -44,7 +46,16 @@ def graph_model(
         ),
         helper.make_node("Gather", ["index", "zero"], ["first"], axis=3),
         helper.make_node(
-            "AdaPNGather", ["features", "first"], ["folded"], "gather", domain="ignn", **(gather or GATHER), **plugin
+            "KeyStatistics",
+            ["features"],
+            ["mean", "std"],
+            "statistics",
+            domain="ignn",
+            **(statistics or GATHER),
+            **plugin,
+        ),
+        helper.make_node(
+            "AdaPNGather", gather_inputs, ["folded"], "gather", domain="ignn", **(gather or GATHER), **plugin
         ),
     ]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ignn", 1)]
@@ -63,8 +74,20 @@ def graph_model(
         ),
         helper.make_function(
             "ignn",
+            "KeyStatistics",
+            ["statistics_features"],
+            ["statistics_mean", "statistics_std"],
+            [
+                helper.make_node("Identity", ["statistics_features"], ["statistics_mean"]),
+                helper.make_node("Identity", ["statistics_features"], ["statistics_std"]),
+            ],
+            opsets[:1],
+            ["scale", "eps"],
+        ),
+        helper.make_function(
+            "ignn",
             "AdaPNGather",
-            ["gather_features", "gather_index"],
+            ["gather_features", "gather_mean", "gather_std", "gather_index"],
             ["gather_folded"],
             [helper.make_node("Identity", ["gather_features"], ["gather_folded"])],
             opsets[:1],
@@ -148,6 +171,7 @@ def test_creators_and_their_fields(tensorrt: TensorRt) -> None:
     types = tensorrt.trt.PluginFieldType
     assert {name: [(f.name, f.type) for f in c.field_names] for name, c in creators.items()} == {
         "WindowedKnn": [("k", types.INT32), ("window", types.INT32), ("scale", types.INT32)],
+        "KeyStatistics": [("scale", types.INT32), ("eps", types.FLOAT32)],
         "AdaPNGather": [("scale", types.INT32), ("eps", types.FLOAT32)],
     }
     assert {c.plugin_version for c in creators.values()} == {"1"}
@@ -161,7 +185,7 @@ def test_a_model_is_parsed_into_plugins_and_built(tensorrt: TensorRt, element: i
         shapes = {"query": [1, 64, 65, 80], "key": [1, 64, 32, 40], "features": [1, 32, 65, 80]}
     network, parsed = tensorrt.parse(graph_model(element, shapes=shapes))
     assert parsed, tensorrt.messages
-    assert plugin_layers(tensorrt, network) == ["knn", "gather"]
+    assert plugin_layers(tensorrt, network) == ["knn", "statistics", "gather"]
     half = element == TensorProto.FLOAT16
     expected = tensorrt.trt.DataType.HALF if half else tensorrt.trt.DataType.FLOAT
     outputs = {network.get_output(i).name: network.get_output(i) for i in range(network.num_outputs)}
@@ -173,6 +197,7 @@ def test_a_model_is_parsed_into_plugins_and_built(tensorrt: TensorRt, element: i
         engine = tensorrt.build(network)
         assert engine is not None, tensorrt.messages
         assert b"WindowedKnn" in engine
+        assert b"KeyStatistics" in engine
         assert b"AdaPNGather" in engine
 
 
@@ -217,6 +242,17 @@ def test_a_profile_that_ends_too_large_is_not_built(tensorrt: TensorRt, change: 
         ({"gather": GATHER | {"eps": -1.0}}, "ignn::AdaPNGather: attribute 'eps' is -1; it must be positive"),
         ({"gather": GATHER | {"eps": 1}}, "ignn::AdaPNGather: attribute 'eps' must be a float32"),
         ({"gather": {"scale": 2}}, "ignn::AdaPNGather: attribute 'eps' is missing"),
+        ({"statistics": GATHER | {"scale": 4}}, "ignn::KeyStatistics: attribute 'scale' is 4; it must be 2 or 3"),
+        # A file of before there was KeyStatistics.
+        ({"gather_inputs": ("features", "first")}, "ignn::AdaPNGather: 2 inputs; it has 4: the file is of another"),
+        (
+            {"gather_inputs": ("features", "mean", "first", "first")},
+            "ignn::AdaPNGather: input 'key_std' is int32; it must be float32",
+        ),
+        (
+            {"shapes": {"features": [1, 32, 40, 40]}, "statistics": GATHER | {"scale": 3}},
+            "ignn::AdaPNGather: the height of the keys' statistics is 6; it must be 10",
+        ),
         (
             {"elements": {"key": TensorProto.FLOAT16}},
             "ignn::WindowedKnn: input 'key' is float16; it must be float32 as 'query' is",
@@ -227,12 +263,12 @@ def test_a_profile_that_ends_too_large_is_not_built(tensorrt: TensorRt, change: 
         ),
         (
             {"elements": {"features": TensorProto.BFLOAT16}},
-            "ignn::AdaPNGather: input 'features' is bfloat16; it must be float32 or float16",
+            "ignn::KeyStatistics: input 'features' is bfloat16; it must be float32 or float16",
         ),
         ({"shapes": {"query": [64, "H", "W"]}}, "ignn::WindowedKnn: input 'query' has 3 dimensions; it must have 4"),
         (
             {"shapes": {"features": [1, 32, "H", "W", 1]}},
-            "ignn::AdaPNGather: input 'features' has 5 dimensions; it must have 4",
+            "ignn::KeyStatistics: input 'features' has 5 dimensions; it must have 4",
         ),
         (
             {"shapes": {"query": ["N", 60, "H", "W"], "key": ["N", 60, "h", "w"]}},
@@ -270,10 +306,13 @@ def round_trip(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 KEPT = [
     "ignn WindowedKnn 1 k=7 window=21 scale=3 own=1 same=1",
-    "timed as kernels 3 k=7 window=21 scale=3",
+    "timed as kernels 4 k=7 window=21 scale=3",
     "attached k=7 window=21 scale=3",
+    "ignn KeyStatistics 1 scale=3 eps=0.25 own=1 same=1",
+    "timed as kernels 4 scale=3",
+    "attached scale=3 eps=0.25",
     "ignn AdaPNGather 1 scale=3 eps=0.25 own=1 same=1",
-    "timed as kernels 3 scale=3",
+    "timed as kernels 4 scale=3",
     "attached scale=3 eps=0.25",
 ]
 """What plugins print that survive a clone, and serialising and making them again."""
@@ -284,7 +323,7 @@ def test_clones_and_serialised_plugins_keep_their_attributes(build: Build, round
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert [line for line in output.splitlines() if not line.startswith("log ")] == KEPT
     logged = [line for line in output.splitlines() if line.startswith("log ")]
-    assert len(logged) == 2  # of the attributes that were left out
+    assert len(logged) == 3  # of the attributes that were left out
     assert all("is missing" in line for line in logged)
 
 
@@ -302,8 +341,8 @@ def test_the_registry_of_tensorrt_itself(build: Build, round_trip: Path) -> None
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr
     lines = completed.stdout.splitlines()
-    assert lines == ["loaded 1, 2 creators more", *KEPT, "after deregisterLibrary: 0 creators"]
-    assert completed.stderr.count("is missing") == 2
+    assert lines == ["loaded 1, 3 creators more", *KEPT, "after deregisterLibrary: 0 creators"]
+    assert completed.stderr.count("is missing") == 3
 
 
 def test_the_self_registering_library_survives_load_library(build: Build, round_trip: Path) -> None:
@@ -313,7 +352,7 @@ def test_the_self_registering_library_survives_load_library(build: Build, round_
         [round_trip, library, lean_library(), library], capture_output=True, text=True, check=False
     )
     assert completed.returncode == 0, completed.stderr
-    assert completed.stdout.splitlines() == ["init: 2 creators", "loadLibrary refused it", *KEPT]
+    assert completed.stdout.splitlines() == ["init: 3 creators", "loadLibrary refused it", *KEPT]
 
 
 def test_the_self_registering_library(trt: ModuleType, build: Build) -> None:
@@ -328,12 +367,12 @@ print(sorted(c.name for c in trt.get_plugin_registry().all_creators if getattr(c
 """
     with_tensorrt = [sys.executable, "-c", f"import ctypes; [ctypes.CDLL(path) for path in {loaded}]; {script}"]
     completed = subprocess.run(with_tensorrt, capture_output=True, text=True, check=False)
-    assert "['AdaPNGather', 'WindowedKnn']" in completed.stdout, completed.stderr
+    assert "['AdaPNGather', 'KeyStatistics', 'WindowedKnn']" in completed.stdout, completed.stderr
 
     loaded_twice = script.replace("print(", f"trt.get_plugin_registry().load_library({str(library)!r})\nprint(")
     with_tensorrt[-1] = with_tensorrt[-1].replace(script, loaded_twice)
     completed = subprocess.run(with_tensorrt, capture_output=True, text=True, check=False)
-    assert "['AdaPNGather', 'WindowedKnn']" in completed.stdout, completed.stderr
+    assert "['AdaPNGather', 'KeyStatistics', 'WindowedKnn']" in completed.stdout, completed.stderr
 
     alone = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r})"]
     completed = subprocess.run(alone, capture_output=True, text=True, check=True)

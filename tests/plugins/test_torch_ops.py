@@ -40,8 +40,11 @@ def test_operators(registered: dict[str, Callable[..., Any]], scale: int, channe
     assert torch.equal(index, expected_index)
     torch.testing.assert_close(edge, expected_edge, rtol=1e-5, atol=1e-4)
 
-    output = registered["ignn::adapn_gather"](query, index[..., 2], scale, 1e-5)
-    expected = ops.adapn_gather(query, index[..., 2].contiguous(), scale, 1e-5)
+    statistics = registered["ignn::key_statistics"](query, scale, 1e-5)
+    for found, exact in zip(statistics, ops.key_statistics(query, scale, 1e-5), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
+    output = registered["ignn::adapn_gather"](query, *statistics, index[..., 2], scale, 1e-5)
+    expected = ops.adapn_gather(query, *statistics, index[..., 2].contiguous(), scale, 1e-5)
     assert output.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
@@ -64,11 +67,19 @@ def test_windowed_knn_refuses(registered: dict[str, Callable[..., Any]], change:
 
 @pytest.mark.parametrize("index", [torch.zeros(1, 8, 7, dtype=torch.int32), torch.zeros(1, 8, 8, dtype=torch.int64)])
 def test_adapn_gather_refuses(registered: dict[str, Callable[..., Any]], index: Any) -> None:
+    statistics = [torch.ones(1, 4, 4, 16)] * 2
     with pytest.raises(ValueError, match=r"Invalid index .* need int32 \(1, 8, 8\)"):
-        registered["ignn::adapn_gather"](torch.zeros(1, 16, 16, 16), index, 2, 1e-5)
+        registered["ignn::adapn_gather"](torch.zeros(1, 16, 16, 16), *statistics, index, 2, 1e-5)
+
+
+@pytest.mark.parametrize("std", [torch.ones(1, 4, 3, 16), torch.ones(1, 4, 4, 16).half()])
+def test_adapn_gather_refuses_statistics(registered: dict[str, Callable[..., Any]], std: Any) -> None:
+    index = torch.zeros(1, 8, 8, dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"Invalid statistics .* at scale 2 need float32 \(1, 4, 4, 16\)"):
+        registered["ignn::adapn_gather"](torch.zeros(1, 16, 16, 16), torch.ones(1, 4, 4, 16), std, index, 2, 1e-5)
 
 
 def test_the_built_kernels_are_registered_for_cuda(build: Build) -> None:
     torch_ops.register(build.library("ignn_kernels"))
-    for operator in (torch.ops.ignn.windowed_knn, torch.ops.ignn.adapn_gather):
+    for operator in (torch.ops.ignn.windowed_knn, torch.ops.ignn.key_statistics, torch.ops.ignn.adapn_gather):
         assert operator.default.has_kernel_for_dispatch_key(torch._C.DispatchKey.CUDA)

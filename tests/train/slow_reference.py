@@ -83,16 +83,27 @@ def fold_patches(patches: torch.Tensor, size: int, stride: int, height: int, wid
     return (total / count)[0, :, :height, :width]
 
 
+def key_patches(features: torch.Tensor, scale: int) -> torch.Tensor:
+    """Return the patches that key patches name in features (C, H, W), as (patches, C, 9 * scale^2)."""
+    h, w = features.shape[1] // scale, features.shape[2] // scale
+    padding = (scale * pad_amount(h), scale * pad_amount(w))
+    return unfold(features[:, : h * scale, : w * scale], 3 * scale, 2 * scale, padding)
+
+
+def key_statistics(features: torch.Tensor, scale: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    N, C, H, W = features.shape
+    keys = torch.stack([key_patches(f, scale) for f in features])
+    mean, std = keys.mean(3), (keys.var(3, unbiased=True) + eps).sqrt()
+    return tuple(x.view(N, grid(H // scale), grid(W // scale), C) for x in (mean, std))
+
+
 def adapn_gather(features: torch.Tensor, index: torch.Tensor, scale: int, eps: float) -> torch.Tensor:
     H, W = features.shape[2:]
-    h, w = H // scale, W // scale
-    key_pad = tuple(pad_amount(n) for n in (h, w))
     query_pad = tuple(pad_amount(n) for n in (H, W))
     outputs = []
     for f, neighbor in zip(features, index.long(), strict=True):
         query = unfold(f, 3, 2, query_pad)
-        keys = unfold(f[:, : h * scale, : w * scale], 3 * scale, 2 * scale, tuple(scale * p for p in key_pad))
-        z = keys[neighbor.flatten()]
+        z = key_patches(f, scale)[neighbor.flatten()]
         normal = (z - z.mean(2, keepdim=True)) / (z.var(2, keepdim=True, unbiased=True) + eps).sqrt()
         z = normal * (query.var(2, keepdim=True, unbiased=True) + eps).sqrt() + query.mean(2, keepdim=True)
         pad = tuple(scale * p for p in query_pad)
