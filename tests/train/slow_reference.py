@@ -94,7 +94,8 @@ def key_statistics(features: torch.Tensor, scale: int, eps: float) -> tuple[torc
     N, C, H, W = features.shape
     keys = torch.stack([key_patches(f, scale) for f in features])
     mean, std = keys.mean(3), (keys.var(3, unbiased=True) + eps).sqrt()
-    return tuple(x.view(N, grid(H // scale), grid(W // scale), C) for x in (mean, std))
+    shape = (N, grid(H // scale), grid(W // scale), C)
+    return mean.view(shape), std.view(shape)
 
 
 def adapn_gather(features: torch.Tensor, index: torch.Tensor, scale: int, eps: float) -> torch.Tensor:
