@@ -112,25 +112,7 @@ __device__ Moments<Layout::kSize> patch_moments(const IgnnFeatures& sizes, const
     return moments;
 }
 
-// Copies the statistics of one patch, kSize channels of them; channels last, 16-byte aligned where kSize is more
-// than 1.
-template <int kSize>
-__device__ void load_floats(const float* source, float (&values)[kSize]) {
-    if constexpr (kSize == 1) {
-        values[0] = *source;
-    } else {
-#pragma unroll
-        for (int e = 0; e < kSize; e += Vector<float>::kSize) {
-            float part[Vector<float>::kSize];
-            Vector<float>::load(source + e, part);
-#pragma unroll
-            for (int i = 0; i < Vector<float>::kSize; ++i) {
-                values[e + i] = part[i];
-            }
-        }
-    }
-}
-
+// Stores a statistic of one patch, kSize channels of it; 16-byte aligned where kSize is more than 1.
 template <int kSize>
 __device__ void store_floats(float* target, const float (&values)[kSize]) {
     if constexpr (kSize == 1) {

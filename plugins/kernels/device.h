@@ -104,6 +104,9 @@ __device__ inline void multiply_accumulate_tf32(float (&sum)[4], const uint32_t 
 #endif
 }
 
+// a / b, to two units in the last place for b from 2^-126 to 2^126: without the registers of the exact division.
+__device__ inline float fast_divide(float a, float b) { return __fdividef(a, b); }
+
 // Shared memory of a multiprocessor of the current device; the system takes kSharedReserved of it for each block.
 constexpr size_t kSharedReserved = 1024;
 inline int shared_memory_per_multiprocessor(size_t* bytes) {

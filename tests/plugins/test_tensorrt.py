@@ -220,14 +220,15 @@ def test_a_profile_that_begins_too_small_is_not_built(tensorrt: TensorRt) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 65536}, "ignn::WindowedKnn: the batch must be 1 to 65535 (query 65536 x 64 x 300 x 200, k 5"),
-        ({"side": 1 << 23}, "ignn::WindowedKnn: the query map must have at most 2147483520 pixels (query 2 x 64 x 300"),
+        ({"batch": 65536}, ": the batch must be 1 to 65535 ("),
+        ({"side": 1 << 23}, " must have at most 2147483520 pixels ("),
     ],
 )
 def test_a_profile_that_ends_too_large_is_not_built(tensorrt: TensorRt, change: dict[str, int], message: str) -> None:
     network, _ = tensorrt.parse(graph_model())
     assert tensorrt.build(network, **change) is None
-    assert any(line.startswith(message) for line in tensorrt.messages), tensorrt.messages
+    # Of the operator that TensorRT asks first.
+    assert any(line.startswith("ignn::") and message in line for line in tensorrt.messages), tensorrt.messages
 
 
 @pytest.mark.parametrize(

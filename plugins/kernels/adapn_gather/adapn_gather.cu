@@ -63,15 +63,12 @@ __global__ void __launch_bounds__(kThreads, Layout::kBlocks) adapn_gather(const 
         const int key = clamp_to(problem.index[(static_cast<size_t>(n) * problem.m1 + i) * problem.m2 + j], 0,
                                  problem.n1 * problem.n2 - 1);
         const size_t neighbor = (static_cast<size_t>(n) * problem.n1 * problem.n2 + key) * sizes.channels + channel;
-        float mean_z[Layout::kSize];
-        float std_z[Layout::kSize];
-        load_floats(problem.key_mean + neighbor, mean_z);
-        load_floats(problem.key_std + neighbor, std_z);
+        // Loaded one by one: as vectors they would take registers that spill.
 #pragma unroll
         for (int e = 0; e < Layout::kSize; ++e) {
             const float deviation = sqrtf(moments.template variance<kPatchPixels>(e) + sizes.eps);
-            const float gain = deviation / std_z[e];
-            const float shift = fmaf(-gain, mean_z[e], moments.template mean<kPatchPixels>(e));
+            const float gain = fast_divide(deviation, problem.key_std[neighbor + e]);
+            const float shift = fmaf(-gain, problem.key_mean[neighbor + e], moments.template mean<kPatchPixels>(e));
             shared.affine[q][vector * Layout::kSize + e] = make_float2(gain, shift);
         }
         if (vector == 0) {

@@ -260,6 +260,8 @@ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[4], uint32_
     std::memcpy(sum, emulation::block()->operands[index].sums, sizeof(sum));
 }
 
+inline float fast_divide(float a, float b) { return a / b; }
+
 inline uint32_t to_tf32(float value) {
     uint32_t bits = 0;
     std::memcpy(&bits, &value, sizeof(bits));
