@@ -62,7 +62,8 @@ def test_weights_are_the_networks(ecn):
 
     # f_hr of constant features, one neighbor's at a time set apart, is that neighbor's weight.
     assert sum(found.lr_weights) == pytest.approx(1)
-    net.gcn._fold = lambda features, neighbor: torch.full((1, 8, 96, 144), float(neighbor is chosen))
+    chosen = index[..., 0]
+    net.gcn._fold = lambda features, statistics, neighbor: torch.full((1, 8, 96, 144), float(neighbor is chosen))
     for r, weight in enumerate(found.hr_weights):
         chosen = index[..., r]
         split = [index[..., n] if n != r else chosen for n in range(5)]
