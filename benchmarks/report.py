@@ -43,7 +43,7 @@ _TITLES = {
 }
 
 
-_OF_PERFORMANCE = ("throughput", "memory", "graph_overhead", "large")
+_OF_PERFORMANCE = ("throughput", "memory", "large")
 """Benchmarks whose figures stand in the README's one paragraph."""
 
 
@@ -83,8 +83,8 @@ def models_section(folder: Path = FOLDER) -> str:
     models = bundled_models()
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
-        "`edsr-s` is the backbone of `ignn-s` alone, without the graph; "
-        f"`{models[0].name}` is what runs where no model is named. Seconds: one photograph of "
+        "`edsr-s` is the backbone of `ignn-s` alone, without the graph; without a name, "
+        f"`{models[0].name}` runs. Seconds: one photograph of "
         f"256 x 256 through the network, {_timed_on(read(folder / 'models.json'))}. "
         "SSIM, training data and licence: the model's card."
     )
@@ -145,7 +145,6 @@ def performance_section(folder: Path = FOLDER) -> str:
     size = {"model": "ignn-s", "height": 256, "width": 256, "batch": 1, "threads": machine["threads"]}
     throughput = _row(rows["throughput"], **size, backend="ONNX Runtime", precision="fp32")
     memory = _row(rows["memory"], model="ignn-s")["alternatives"]["256 x 256"]["peak_bytes"]
-    overhead = _row(rows["graph_overhead"], model="ignn-s", runtime="ONNX Runtime")["ratios"]["model"]["wall"]
     photograph = _row(rows["large"], ours="ignn-s", height=3000, width=4000)
     whole = photograph["derived"]["ignn-s, within 4 GB"]
     small = photograph["derived"]["ignn-s, 256 x 256 whole"]
@@ -156,7 +155,7 @@ def performance_section(folder: Path = FOLDER) -> str:
         f"`ignn-s` x2 on ONNX Runtime, {machine['threads']} threads of {machine['cpu']}: a PNG of 256 x 256 "
         "to one of 512 x 512 in "
         f"{shown(throughput['alternatives']['pipeline']['wall_s']['p50'])} s with {shown(memory / 1e6)} MB of memory "
-        f"at most, in {shown(overhead)} times the time of its convolutions alone. A photograph of 4000 x 3000 within "
+        "at most. A photograph of 4000 x 3000 within "
         f"{shown(peak / 1e9)} GB takes {shown(whole['seconds'] / 60)} minutes (counted from {whole['share']:.0%} of "
         f"it), by pixel {shown(by_pixel)} times as long as the small one; `edsr-s` takes {shown(plain / 60)} minutes. "
         "All tables, plots and the commands that made them: [benchmarks/README.md](benchmarks/README.md)."
