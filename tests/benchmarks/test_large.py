@@ -16,7 +16,7 @@ from runtime.tiles.plan import plan_tiles
 
 @pytest.fixture(scope="module")
 def metadata() -> ModelMetadata:
-    with SuperResolver(providers=["cpu"]) as resolver:
+    with SuperResolver("ignn-s-x2", providers=["cpu"]) as resolver:
         return resolver.metadata
 
 
