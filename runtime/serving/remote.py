@@ -60,7 +60,7 @@ class RemoteResolver:
         self,
         url: str,
         *,
-        model: str = "edsr-s-x2",
+        model: str = "ignn-s-x2",
         in_flight: int = 4,
         deadline_seconds: float = 300,
         patience_seconds: float = 120,
