@@ -297,7 +297,8 @@ def test_upscale_by_a_server(server, tmp_path, capsys):
     report = capsys.readouterr().err
     assert "d.png: The picture is not an image" in report
     assert "1 of 4 files failed" in report
-    assert cli.main(["upscale", str(source), "-o", str(tmp_path / "local"), "--threads", "1"]) == 1
+    local = ["upscale", str(source), "-o", str(tmp_path / "local"), "--model", "ignn-s-x2", "--threads", "1"]
+    assert cli.main(local) == 1
     names = sorted(path.name for path in (tmp_path / "local").glob("[!.]*"))
     assert names == ["a.png", "b.jpg", "c.webp"]
     for name in names:
