@@ -130,6 +130,18 @@ __device__ void store_floats(float* target, const float (&values)[kSize]) {
     }
 }
 
+// Returns a kernel's problem with its sizes and the key grid that follows from them; the rest is zero.
+template <typename Problem>
+Problem problem_of(const IgnnFeatures& sizes) {
+    Problem problem{};
+    problem.sizes = sizes;
+    problem.n1 = patch_count(sizes.height / sizes.scale);
+    problem.n2 = patch_count(sizes.width / sizes.scale);
+    problem.cropped_height = cropped_size(sizes.height, sizes.scale);
+    problem.cropped_width = cropped_size(sizes.width, sizes.scale);
+    return problem;
+}
+
 // A grid of blocks over `columns` x `rows` of them, every channel and the batch: blockIdx.x counts the channels' blocks
 // first.
 template <typename Layout>

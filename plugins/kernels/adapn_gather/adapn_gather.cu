@@ -154,14 +154,9 @@ int ignn_adapn_gather(const IgnnFeatures* sizes, const void* features, const flo
     if (ignn_adapn_gather_refusal(sizes) != nullptr) {
         return cudaErrorInvalidValue;
     }
-    ignn::Problem problem{};
-    problem.sizes = *sizes;
+    auto problem = ignn::problem_of<ignn::Problem>(*sizes);
     problem.m1 = ignn::patch_count(sizes->height);
     problem.m2 = ignn::patch_count(sizes->width);
-    problem.n1 = ignn::patch_count(sizes->height / sizes->scale);
-    problem.n2 = ignn::patch_count(sizes->width / sizes->scale);
-    problem.cropped_height = ignn::cropped_size(sizes->height, sizes->scale);
-    problem.cropped_width = ignn::cropped_size(sizes->width, sizes->scale);
     problem.features = features;
     problem.key_mean = key_mean;
     problem.key_std = key_std;

@@ -69,12 +69,7 @@ int ignn_key_statistics(const IgnnFeatures* sizes, const void* features, float* 
     if (ignn_key_statistics_refusal(sizes) != nullptr) {
         return cudaErrorInvalidValue;
     }
-    ignn::Problem problem{};
-    problem.sizes = *sizes;
-    problem.n1 = ignn::patch_count(sizes->height / sizes->scale);
-    problem.n2 = ignn::patch_count(sizes->width / sizes->scale);
-    problem.cropped_height = ignn::cropped_size(sizes->height, sizes->scale);
-    problem.cropped_width = ignn::cropped_size(sizes->width, sizes->scale);
+    auto problem = ignn::problem_of<ignn::Problem>(*sizes);
     problem.features = features;
     problem.key_mean = key_mean;
     problem.key_std = key_std;
