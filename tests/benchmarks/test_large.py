@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,3 +59,17 @@ def test_a_plans_tiles_are_timed_beside_the_whole_result() -> None:
     seconds = large.tiled(**size, plan=plan)()
     assert set(seconds) == {"corner", "upper or lower edge"}
     assert all(value > 0 for value in seconds.values())
+
+
+def test_a_target_is_of_the_largest_picture_by_pixel() -> None:
+    """A small picture of 100 pixels takes a second, the large one of 1,000 pixels 15: 1.5 times as long by pixel."""
+
+    def row(height: int, seconds: float) -> dict[str, Any]:
+        config = {"ours": "tiny", "height": height, "width": 4000, "within_gb": [4, 8]}
+        derived = {large.whole_of("tiny"): {"seconds": 1.0, "pixels": 100}}
+        derived |= {f"tiny, within {gb} GB": {"seconds": seconds, "pixels": 1000} for gb in (4, 8)}
+        return {"config": config, "measurements": {"derived": derived}}
+
+    (found,) = large.targets([row(720, 99.0), row(3000, 15.0)])
+    assert found["figure"] == "tiny, 3000 x 4000 within 4 GB: time by pixel over a small one's"
+    assert (found["measured"], found["limit"], found["met"]) == (1.5, 1.3, False)

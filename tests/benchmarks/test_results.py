@@ -259,6 +259,22 @@ def test_what_switching_would_bring_is_said_of_float32(tmp_path: Path) -> None:
     assert "EDSR, exact: 0.50 of the time, 2.0 of the memory of EDSR, ONNX Runtime" in line
 
 
+def test_the_networks_targets_are_over_edsr_and_over_onnx_runtime() -> None:
+    ratios = {
+        "net, ONNX Runtime": {"wall": 3.0, "peak_memory": 2.0},
+        "net, OpenVINO float32": {"wall": 2.4, "peak_memory": 3.0},
+    }
+    row = {"config": {"ours": "net", "height": 8, "width": 8}, "measurements": {"ratios": ratios}}
+    found = {target["figure"]: (target["measured"], target["met"]) for target in peers.targets([row])}
+    assert found == {
+        "net, 8 x 8: time over plain EDSR's": (3.0, False),
+        "net, OpenVINO float32, 8 x 8: time over ONNX Runtime's": (pytest.approx(0.8), True),
+        "net, OpenVINO float32, 8 x 8: memory over ONNX Runtime's": (1.5, False),
+    }
+    without = row | {"measurements": {"ratios": {"net, ONNX Runtime": ratios["net, ONNX Runtime"]}}}
+    assert len(peers.targets([without])) == 1
+
+
 def test_a_benchmark_without_curves_is_drawn_as_bars(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     peers_file(tmp_path)
