@@ -182,12 +182,6 @@ def test_muon_takes_the_convolutions_between_feature_maps(arguments, tmp_path, c
     assert "muon = 0.01, not 0.0" in capsys.readouterr().err
 
 
-def test_muon_of_an_old_pytorch_is_refused(arguments, capsys, monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    assert main([*arguments, "--steps", "1", "--muon", "0.01"]) == 1
-    assert "Muon needs PyTorch 2.9" in capsys.readouterr().err
-
-
 def test_backbone_then_whole(arguments, tmp_path, capsys):
     first = [*arguments, "--stage", "backbone", "--steps", "1"]
     assert main(first) == 0
