@@ -33,6 +33,7 @@ CLONE_COMMANDS = {
     "verify": ("export.verify", "main", "compare every runtime with PyTorch on one picture"),
     "demo": ("export.demo", "main", "serve a page on this machine that runs the models in the browser"),
     "train": ("train.fit", "main", "train a network, or go on with a run"),
+    "curve": ("train.curve", "main", "draw and keep the curves of training runs"),
     "photographs": ("train.photographs", "main", "check a folder against the list of public training photographs"),
     "evaluate": ("train.evaluate", "main", "measure PSNR and SSIM by the paper's protocol"),
     "scoreboard": ("train.scoreboard", "main", "measure all methods on all test sets, and go on where it stopped"),

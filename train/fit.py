@@ -26,6 +26,7 @@ from train.distributed import ProcessGroup
 from train.errors import CheckpointError, TrainingError
 from train.fit_config import FitConfig, parse_config
 from train.graph_picture import GraphPicture, graph_loss
+from train.graph_report import graph_shares
 from train.loader import Batch, BatchLoader
 from train.model import IGNN
 from train.monitor import Monitor, Validation, check_finite
@@ -299,7 +300,9 @@ def _loop(
                 and validation.pairs
                 and (step % config.validate_every == 0 or step == config.steps)
             ):
-                monitor.record_validation(step, *validation.measure(trainer.averaged_network()))
+                averaged = trainer.averaged_network()
+                shares = {} if config.stage == "backbone" else graph_shares(averaged)
+                monitor.record_validation(step, *validation.measure(averaged), shares)
 
 
 def _describe(source: PatchSource, validated: int, group: ProcessGroup, notes: list[str]) -> None:

@@ -28,13 +28,22 @@ WHOLE_IMAGE = 1_000_000
 
 
 def fusion_norms(net: IGNN) -> dict[str, tuple[float, float]]:
-    """Return, by fusion, the norms of the weights that read the backbone and of those that read the graph."""
+    """Return, by fusion, the norms of the weights that read the backbone and of those that read the graph.
+
+    A network without a graph has none, one of the same-scale graph has `fuse_b` alone.
+    """
     norms = {}
     for name in ("fuse_b", "fuse_up"):
-        weight = cast(nn.Conv2d, net.get_submodule(f"{name}.0.0")).weight.detach()
-        backbone, graph = weight.chunk(2, dim=1)
-        norms[name] = (float(backbone.norm()), float(graph.norm()))
+        if hasattr(net, name):
+            weight = cast(nn.Conv2d, net.get_submodule(f"{name}.0.0")).weight.detach()
+            backbone, graph = weight.chunk(2, dim=1)
+            norms[name] = (float(backbone.norm()), float(graph.norm()))
     return norms
+
+
+def graph_shares(net: IGNN) -> dict[str, float]:
+    """Return, by fusion, the graph's share of the norm of the weights: 0 is none, 1 is all."""
+    return {name: graph / math.hypot(backbone, graph) for name, (backbone, graph) in fusion_norms(net).items()}
 
 
 @torch.inference_mode()
@@ -62,8 +71,9 @@ def report(net: IGNN, paths: list[Path], windows: list[int]) -> str:
         windows: search windows to try GraphAgg* with, in key patches.
     """
     lines = ["| fusion | norm of the weights on the backbone | on the graph | graph's share |", "|---|---|---|---|"]
+    shares = graph_shares(net)
     for name, (backbone, graph) in fusion_norms(net).items():
-        lines.append(f"| `{name}` | {backbone:.3f} | {graph:.3f} | {graph / math.hypot(backbone, graph):.3f} |")
+        lines.append(f"| `{name}` | {backbone:.3f} | {graph:.3f} | {shares[name]:.3f} |")
     scale = net.config.scale
     entropies, scores = [], []
     for path in tqdm(paths, unit="image", leave=False, disable=None):

@@ -113,10 +113,10 @@ class Monitor:
             if self._board:
                 self._board.add_scalar(name, value, step)
 
-    def record_validation(self, step: int, value: float, pictures: list[Image]) -> None:
-        """Record a validation's PSNR in dB, and its pictures."""
+    def record_validation(self, step: int, value: float, pictures: list[Image], shares: dict[str, float]) -> None:
+        """Record a validation's PSNR in dB, its pictures, and the graph's share of the fusions' weights."""
         self._shown["PSNR"] = f"{value:.2f}"
-        self.record(step, psnr=value)
+        self.record(step, psnr=value, **{f"graph_share_{fusion}": share for fusion, share in shares.items()})
         for number, picture in enumerate(pictures):
             if self._board:
                 self._board.add_image(f"bicubic, network, truth/{number}", picture, step, dataformats="HWC")

@@ -26,6 +26,7 @@ COMMANDS = {
     "ignn bench": [ABSENT],
     "ignn demo": ["--port", "65536"],
     "ignn train": ["--data", ABSENT, "--output", "run", "--no-tensorboard"],
+    "ignn curve": [ABSENT, "-o", "curve.svg"],
     "ignn evaluate": [ABSENT, "--data", ABSENT],
     "ignn ablation": ["table7", "--evaluate", ABSENT, "--output", "run"],
     "ignn graphagg-star": [ABSENT, "--model", ABSENT, "-o", "star.png"],
