@@ -46,6 +46,8 @@ def halo(config: IGNNConfig) -> int:
     as large in the crop as in the whole image. Without a graph only the layers count.
     """
     s = config.graph_scale
+    plain = 1 + 2 * config.blocks + 1 + 1 + ceil((1.5 if config.scale == 4 else 1) / s)
+    """Of the backbone: head, blocks, last convolution, upsampler, tail."""
     # From a pixel to the first key of a query over it: 2 pixels to the corner of the query's patch, up to s - 1 queries
     # of 2 pixels until i // s, half a window of key patches 2s pixels apart. The last key is nearer.
     window = 2 + 2 * (s - 1) + 2 * s * (config.window // 2)
@@ -53,9 +55,11 @@ def halo(config: IGNNConfig) -> int:
     embedding = 2 * s + 2 * s  # two 3 x 3 on the reduced image, whose pixels reach 2s pixels around their centre
     exact = stage_halos(config)[0] + window + max(features, embedding)
     if config.graph == "none":
-        exact = (
-            1 + 2 * config.blocks + 1 + 1 + ceil((1.5 if config.scale == 4 else 1) / s)
-        )  # head, blocks, last convolution, upsampler, tail
+        exact = plain
+    elif config.graph == "errors":
+        # An output pixel depends on the folded errors over it and on the backbone's features one pixel around (doubt);
+        # an error on the backbone at the scale below, and that on the reduction, which reaches 2s pixels.
+        exact = max(1 + plain, window + s * plain + 2 * s)
     return ceil(exact / (2 * s)) * 2 * s
 
 
@@ -106,9 +110,13 @@ def weights_sha256(net: IGNN) -> str:
 
 def _name(config: IGNNConfig) -> str:
     """Return the name of the preset that this is, if any, and the scale: a label for people. No graph: EDSR's name."""
-    names = {replace(known, scale=config.scale): name for name, known in PRESETS.items()}
-    names |= {replace(known, graph="none"): name.replace("ignn", "edsr") for known, name in names.items()}
-    return f"{names.get(config, 'custom')} x{config.scale}"
+    names = {known: name for name, known in PRESETS.items()}
+    plain = {
+        replace(known, graph="none"): name.replace("ignn", "edsr")
+        for known, name in names.items()
+        if known.graph == "graphagg"
+    }
+    return f"{(names | plain).get(replace(config, scale=2), 'custom')} x{config.scale}"
 
 
 def _version() -> str:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import IGNN
+from train.error_graph import ERROR_EPS, FEATURES_SCALE, query_means, statistics_of_nothing
 from train.graph_agg import ADAPN_EPS, EdgeConditioning
 from train.layers import ResidualBlock
 from train.ops import adapn_gather, key_statistics
@@ -67,8 +68,47 @@ class ExportedIGNN(nn.Module):
         return f_lr, f_hr.permute(0, 3, 1, 2)
 
 
-class EdgeWeights(nn.Module):
-    """Both edge-conditioned networks as one: edge labels to the neighbors' weights, at LR size.
+class ExportedErrorNet(nn.Module):
+    """The same of a network whose neighbors lend errors (`train.error_graph`)."""
+
+    def __init__(self, net: IGNN) -> None:
+        super().__init__()
+        self.net = net
+        self.edge_logits = EdgeLogits(net.errors.weightnet)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Upscale images."""
+        config = self.net.config
+        H, W = lr.shape[-2:]
+        least, scale = config.minimum_size, config.scale
+        lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
+        sr, errors, deep, index, edge = self.net.find_errors(lr)
+        return (sr + self.correct(errors, deep, index, edge))[..., : scale * H, : scale * W]
+
+    def correct(self, errors: Tensor, deep: Tensor, index: Tensor, edge: Tensor) -> Tensor:
+        """Return what `train.error_graph.ErrorGraph` does."""
+        s = self.net.config.graph_scale
+        H, W = errors.shape[-2:]
+        (logits,) = self.edge_logits(edge / FEATURES_SCALE, H, W)
+        doubt = self.net.errors.doubt(deep / FEATURES_SCALE)
+        weights = torch.cat([logits, doubt], dim=1).softmax(dim=1)[:, :-1]
+        zero, one = statistics_of_nothing(errors, s)
+        correction = None
+        for r in range(self.net.config.neighbors):
+            neighbor = index[..., r]
+            if correction is not None:
+                neighbor = _after(neighbor, correction)
+            folded = adapn_gather(errors, zero, one, neighbor, s, ERROR_EPS)
+            lent = F.interpolate(weights[:, r : r + 1], scale_factor=s, mode="nearest") * folded
+            correction = lent if correction is None else correction + lent
+        assert correction is not None
+        means = F.pad(query_means(errors), (1, 0, 1, 0), mode="replicate")
+        own = _upsample_twice(means)[..., 1 : 1 + H, 1 : 1 + W] * weights.sum(1, keepdim=True)
+        return correction - F.interpolate(own, scale_factor=s, mode="nearest")
+
+
+class EdgeLogits(nn.Module):
+    """Edge-conditioned networks as one: edge labels to the neighbors' logits, at LR size.
 
     The networks are linear before and after their one ReLU, so that two products remain of five, and both networks'
     products are made at once. 1 x 1 convolutions commute with the padding and the fold.
@@ -93,14 +133,22 @@ class EdgeWeights(nn.Module):
         self.out = _conv(torch.block_diag(*out), torch.cat(out_bias))
 
     def forward(self, edge: Tensor, height: int, width: int) -> list[Tensor]:
-        """Map edge labels (N, k, E, m1, m2) to one (N, k, height, width) of weights for each network."""
+        """Map edge labels (N, k, E, m1, m2) to one (N, k, height, width) of logits for each network."""
         logits = []
         for label in edge.unbind(1):
             label = F.pad(label, (1, 0, 1, 0), mode="replicate")
             folded = _upsample_twice(self.direct(label)) + self.out(F.relu(_upsample_twice(self.hidden(label))))
             logits.append(folded[..., 1 : 1 + height, 1 : 1 + width])
         networks = logits[0].shape[1]
-        return [torch.cat([x[:, i : i + 1] for x in logits], dim=1).softmax(dim=1) for i in range(networks)]
+        return [torch.cat([x[:, i : i + 1] for x in logits], dim=1) for i in range(networks)]
+
+
+class EdgeWeights(EdgeLogits):
+    """The same, to the neighbors' weights."""
+
+    def forward(self, edge: Tensor, height: int, width: int) -> list[Tensor]:
+        """Map edge labels (N, k, E, m1, m2) to one (N, k, height, width) of weights for each network."""
+        return [logits.softmax(dim=1) for logits in super().forward(edge, height, width)]
 
 
 class SumConv(nn.Module):

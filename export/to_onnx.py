@@ -22,7 +22,7 @@ from export.check import compare, compare_stages
 from export.functions import DOMAIN, functions
 from export.memory import measure_bytes_per_pixel, measure_stage_bytes
 from export.metadata import metadata, stage_metadata
-from export.network import ExportedIGNN
+from export.network import ExportedErrorNet, ExportedIGNN
 from export.precision import round_weights, store_weights_as_half, to_half
 from export.stages import add_stages
 from export.tracing import traced
@@ -45,7 +45,8 @@ def to_onnx(net: IGNN) -> onnx.ModelProto:
     """
     has_graph = net.config.graph != "none"
     dynamic = {0: torch.export.Dim("N", min=1), 2: torch.export.Dim("H", min=1), 3: torch.export.Dim("W", min=1)}
-    module = ExportedIGNN(net) if has_graph else net
+    exported = {"graphagg": ExportedIGNN, "errors": ExportedErrorNet}
+    module = exported[net.config.graph](net) if has_graph else net
     model = traced(module, (torch.zeros(_TRACED_SIZE),), (dynamic,), ["lr"], ["sr"])
     if has_graph:
         model.functions.extend(functions())
@@ -92,11 +93,16 @@ def export_onnx(
         if value not in ("fp32", "fp16"):
             raise UsageError(f"Invalid {name} ({value!r}). Supported values are fp32, fp16.")
     config = net.config
-    if config.graph != "none" and (config.graph, config.adapn, config.ecn) != ("graphagg", True, True):
+    if config.graph not in ("none", "errors") and (config.graph, config.adapn, config.ecn) != ("graphagg", True, True):
         raise UsageError(
             f"Invalid network (graph={config.graph!r}, adapn={config.adapn}, ecn={config.ecn}). The paper's "
-            "comparisons are for measuring (`ignn evaluate`). Supported are graph='graphagg' with adapn and ecn, and "
-            "graph='none'."
+            "comparisons are for measuring (`ignn evaluate`). Supported are graph='graphagg' with adapn and ecn, "
+            "graph='errors' and graph='none'."
+        )
+    if config.graph == "errors" and precision == "fp16":
+        raise UsageError(
+            "Invalid precision ('fp16') for a network with graph='errors'. It searches neighbors in its own features, "
+            "and float16 would find others. Use precision fp32; weights may be stored as fp16."
         )
     output = Path(output)
     if not output.parent.is_dir():
@@ -113,7 +119,7 @@ def export_onnx(
         onnx.save(model, str(temporary))
         lines = compare(temporary, exported, precision)
         facts = metadata(exported, precision, measure_bytes_per_pixel(temporary))
-        if config.graph != "none" and precision == "fp32" and not inlined:
+        if config.graph == "graphagg" and precision == "fp32" and not inlined:
             lines += _add_proven_stages(model, exported, facts, temporary)
         onnx.helper.set_model_props(model, facts)
         onnx.save(model, str(temporary))

@@ -16,8 +16,9 @@ STRIDE = 2
 EMBEDDING_CHANNELS = 64
 """Channels of the frozen VGG19 conv1_2 embedding that patches are matched in."""
 
-GRAPHS = ("graphagg", "same-scale", "non-local", "none")
-"""Ways to aggregate features within the image; the last three are the paper's comparisons (table 2)."""
+GRAPHS = ("graphagg", "errors", "same-scale", "non-local", "none")
+"""Ways to use the image's own patches: the paper's; the backbone's errors one scale below (`train.error_graph`); the
+last three are the paper's comparisons (table 2)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class IGNNConfig:
     window: int = 30
     """Search window d, in key patches per side; larger than any image is the whole image."""
     graph: str = "graphagg"
-    """"graphagg", "same-scale" (the same on neighbors within the LR map), "non-local" (a block), "none" (EDSR)."""
+    """"graphagg", "errors" (neighbors lend the backbone's errors one scale below), "same-scale" (GraphAgg on neighbors
+    within the LR map), "non-local" (a block), "none" (EDSR)."""
     adapn: bool = True
     """Give neighbor patches the query patch's statistics; without, they are folded as they stand (table 6)."""
     ecn: bool = True
@@ -58,6 +60,8 @@ class IGNNConfig:
                 raise UsageError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
         if self.graph not in GRAPHS:
             raise UsageError(f"Invalid graph ({self.graph!r}). Supported values are {', '.join(GRAPHS)}.")
+        if self.graph == "errors" and self.scale == 4:
+            raise UsageError("Invalid scale (4). The graph of errors has one scale; supported values are 2, 3.")
         if not 0 <= self.graph_after <= self.blocks:
             raise UsageError(
                 f"Invalid graph_after ({self.graph_after}). It must be between 0 and blocks ({self.blocks})."
@@ -84,7 +88,8 @@ class IGNNConfig:
         """Return the preset `name` with some fields replaced.
 
         Args:
-            name: "ignn" (the paper's network) or "ignn-s" (16 blocks of 64 channels, for CPUs).
+            name: "ignn" (the paper's network), "ignn-s" (16 blocks of 64 channels, for CPUs) or "ignn-e" (the same
+                backbone with the graph of errors).
             overrides: fields to replace, e.g. `scale=3`.
 
         Raises:
@@ -117,5 +122,6 @@ class IGNNConfig:
 PRESETS = {
     "ignn": IGNNConfig(),
     "ignn-s": IGNNConfig(channels=64, blocks=16, graph_after=8, residual_scale=1.0),
+    "ignn-e": IGNNConfig(channels=64, blocks=16, graph_after=8, residual_scale=1.0, graph="errors"),
 }
 """The networks that have a name."""

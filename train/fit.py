@@ -33,8 +33,22 @@ from train.monitor import Monitor, Validation, check_finite
 from train.optimizer import Optimizer
 from train.warm_start import pass_backbone_through, take_backbone_out
 
+_EMBEDDED = ("graphagg", "same-scale")
+"""Graphs that match patches in VGG19's embedding."""
 _READ_EVERY_ON_GPU = 10
 """Steps between reading losses on a GPU: each reading makes the host wait for it."""
+
+
+def _l1(sr: Tensor, hr: Tensor) -> Tensor:
+    return (sr - hr).abs().mean()
+
+
+def _psnr_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """Return the mean over images of 10 log10(MSE + 1): PSNR in dB, turned round."""
+    return 10 * ((sr - hr).square().mean(dim=(1, 2, 3)) + 1).log10().mean()
+
+
+LOSSES = {"l1": _l1, "psnr": _psnr_loss}
 
 
 class Trainer:
@@ -47,6 +61,9 @@ class Trainer:
         net = _initial_network(config, start)
         if start is not None and start.stage == "backbone" and config.graph_is_new:
             pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
+        if config.stage == "graph":
+            net.requires_grad_(False)
+            net.errors.requires_grad_(True)
         self.net = net.to(group.device)
         # No torch.compile: on a CPU it saves the backbone no time, and PyTorch 2.13's assumes wrong strides for the
         # gradient of the whole network's replicating pad in channels-last, and stops.
@@ -64,14 +81,14 @@ class Trainer:
         return (lr.pin_memory(), hr.pin_memory()) if self.group.device.type == "cuda" else (lr, hr)
 
     def train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Take one optimiser step; return the L1 loss on 0..255, on the device."""
+        """Take one optimiser step; return the loss, on the device."""
         config, device = self.config, self.group.device
         lr, hr = lr.to(device, non_blocking=True), hr.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             lr = lr.float().contiguous(memory_format=torch.channels_last)
             sr = self.net.forward_backbone(lr) if config.stage == "backbone" else self.net(lr)
             picture = self.graph_picture() if self.graph_picture else None
-        loss = (sr.float() - hr.float()).abs().mean()
+        loss = LOSSES[config.loss](sr.float(), hr.float())
         total = loss
         if picture is not None:
             total = loss + config.graph_loss * graph_loss(picture.float(), hr.float())
@@ -190,7 +207,7 @@ def _initial_network(config: FitConfig, start: Checkpoint | None) -> IGNN:
             take_backbone_out(net)
     if config.embedding:
         _load_embedding(net, config.embedding)
-    elif config.stage == "whole" and net.config.graph != "none" and not (start and start.has_embedding):
+    elif config.stage == "whole" and net.config.graph in _EMBEDDED and not (start and start.has_embedding):
         raise UsageError("The graph needs VGG19's weights. Give --embedding FILE (torchvision's vgg19 names).")
     return net
 

@@ -27,13 +27,14 @@ class FitConfig:
     output: str = "runs/ignn"
     """Folder for the checkpoint (last.pt), the log (log.jsonl) and TensorBoard's files."""
     preset: str = "ignn"
-    """Network preset: "ignn" (the paper's) or "ignn-s"."""
+    """Network preset: "ignn" (the paper's), "ignn-s" or "ignn-e"."""
     scale: int = 2
     """Upscaling factor: 2, 3 or 4."""
     network: dict[str, Any] = field(default_factory=dict)
     """Fields of the network to change, e.g. window=10 (see train.config)."""
     stage: str = "whole"
-    """"backbone" trains plain EDSR, what the whole network is initialised from; "whole" trains everything."""
+    """"backbone" trains plain EDSR, what the whole network is initialised from; "whole" trains everything; "graph" the
+    graph of errors alone, on a backbone that stays as `start` has it."""
     start: str = ""
     """Checkpoint whose weights to start from, of the same or another scale; parameters that do not fit stay random."""
     embedding: str = ""
@@ -48,6 +49,8 @@ class FitConfig:
     """Adam's peak learning rate."""
     muon: float = 0.0
     """Peak learning rate of Muon, which then takes the convolutions between feature maps (train.optimizer); 0: Adam."""
+    loss: str = "l1"
+    """"l1", or "psnr": the mean of each patch's 10 log10(MSE + 1)."""
     graph_loss: float = 0.0
     """Weight of a second L1 loss, of a picture that one convolution makes of the graph's HR features alone; 0: none.
     The convolution is dropped after training. It gives the graph a gradient before the fusions read it."""
@@ -86,7 +89,11 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
-        choices = {"stage": ("backbone", "whole"), "schedule": ("halving", "cosine")}
+        choices = {
+            "stage": ("backbone", "whole", "graph"),
+            "schedule": ("halving", "cosine"),
+            "loss": ("l1", "psnr"),
+        }
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise UsageError(
@@ -106,6 +113,11 @@ class FitConfig:
             raise UsageError(
                 f"Invalid graph_loss ({self.graph_loss}). Only the whole network with graph = graphagg has HR features "
                 "of a graph; use 0."
+            )
+        if self.stage == "graph" and (self.net.graph != "errors" or not self.start):
+            raise UsageError(
+                f"Invalid stage ('graph') with graph = {self.net.graph!r} and start = {self.start!r}. It trains the "
+                "graph of errors on a finished backbone: --network graph=errors --start BACKBONE.pt"
             )
         if not self.data:
             raise UsageError("Invalid data (''). Give the folder of photographs: --data FOLDER.")

@@ -21,15 +21,14 @@ class EdgeConditioning(nn.Sequential):
 
     conv(64->64), residual block, conv(64->1), all 1 x 1, act on the *folded* edge map. Folding is a mean, so whatever
     is linear before the one ReLU runs on the quarter-size patch grid, and what is linear after it becomes one
-    64 -> 1 product: the same numbers for a tenth of the work.
+    64 -> 1 product: the same numbers for a tenth of the work. `width` is another number of channels than 64.
     """
 
-    def __init__(self) -> None:
-        width = EMBEDDING_CHANNELS
+    def __init__(self, width: int = EMBEDDING_CHANNELS) -> None:
         super().__init__(conv(width, width, 1), ResidualBlock(width, kernel=1), conv(width, 1, 1))
 
     def forward(self, edge: Tensor, height: int, width: int) -> Tensor:  # type: ignore[override]
-        """Map edge labels (N, 64, m1, m2) to logits (N, 1, height, width)."""
+        """Map edge labels (N, width, m1, m2) to logits (N, 1, height, width)."""
         block = cast(ResidualBlock, self[1])
         first, hidden, out, last = (
             cast(nn.Conv2d, module)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from train.config import IGNNConfig
 from train.embedding import VGGEmbedding
+from train.error_graph import ErrorGraph
 from train.graph_agg import GraphAgg
 from train.layers import ResidualBlock, conv, full_precision, upsampler
 from train.non_local import NonLocal
@@ -38,6 +39,8 @@ class IGNN(nn.Module):
         if config.graph in ("graphagg", "same-scale"):
             self.gcn = GraphAgg(C, s if config.graph == "graphagg" else 1, adapn=config.adapn, ecn=config.ecn)
             self.fuse_b = nn.Sequential(conv(2 * C, C, relu=True), conv(C, C))
+        elif config.graph == "errors":
+            self.errors = ErrorGraph(C, s, config.neighbors)
         elif config.graph == "non-local":
             self.non_local = NonLocal(C)
         self.body2 = nn.Sequential(*self._blocks(config.blocks - config.graph_after), conv(C, C))
@@ -66,6 +69,9 @@ class IGNN(nn.Module):
         H, W = lr.shape[-2:]
         least, scale = self.config.minimum_size, self.config.scale
         lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
+        if self.config.graph == "errors":
+            sr, *found = self.find_errors(lr)
+            return (sr + self.errors(*found))[..., : scale * H, : scale * W]
         x = self.head(lr - self.mean)
         features, f_hr = self._aggregate(self.body1(x), lr, lr_down)
         up = self.upsample(x + self.body2(features))
@@ -82,6 +88,36 @@ class IGNN(nn.Module):
         index, edge = self.find_neighbors(lr, lr_down)
         f_lr, f_hr = self.gcn(features, index, edge)
         return self.fuse_b(torch.cat([features, f_lr], dim=1)), f_hr
+
+    def find_errors(self, lr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the backbone's output and what `ErrorGraph` corrects it by.
+
+        Args:
+            lr: (N, 3, H, W) RGB 0..255, no smaller than `config.minimum_size`.
+
+        Returns:
+            sr: (N, 3, s*H, s*W), the backbone's.
+            errors: (N, 3, H, W), the image minus what the backbone makes of the reduced one.
+            deep: (N, C, H, W), the backbone's last features at LR size.
+            index, edge: `windowed_knn` of the features before the graph, at both scales; no gradient passes.
+        """
+        features, deep, sr = self._backbone(lr)
+        below, _, sr_below = self._backbone(self.reduce(lr))
+        H, W = lr.shape[-2:]
+        h, w = sr_below.shape[-2:]
+        errors = F.pad(lr[..., :h, :w] - sr_below, (0, W - w, 0, H - h))  # unknown in the last pixels of odd sizes
+        config = self.config
+        with torch.no_grad(), full_precision(lr.device):
+            query, key = (x.to(lr.dtype) for x in (features, below))
+            index, edge = windowed_knn(query, key, config.neighbors, config.window, config.graph_scale)
+        return sr, errors, deep, index, edge
+
+    def _backbone(self, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features before the graph, the last ones at LR size, and the output without a graph."""
+        x = self.head(lr - self.mean)
+        features = self.body1(x)
+        deep = x + self.body2(features)
+        return features, deep, self.tail(self.upsample(deep)) + self.mean
 
     def forward_backbone(self, lr: Tensor) -> Tensor:
         """Upscale as plain EDSR does: everything but the graph and the convolutions that fuse it in.

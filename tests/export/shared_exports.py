@@ -15,14 +15,20 @@ KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "fp32": (2, {}),
     "fp32 with half weights": (3, {"weights": "fp16"}),
     "fp16": (4, {"precision": "fp16"}),
+    "errors": (2, {}),
 }
 """Scale, and arguments of the export."""
 Exported = Callable[[str], tuple[IGNN, Path]]
 
 
-def network(scale: int = 2) -> IGNN:
+def network(scale: int = 2, graph: str = "graphagg") -> IGNN:
     torch.manual_seed(scale)
-    return IGNN(IGNNConfig(scale=scale, channels=16, blocks=2, graph_after=1, residual_scale=1.0)).eval()
+    config = IGNNConfig(scale=scale, channels=16, blocks=2, graph_after=1, residual_scale=1.0, graph=graph)
+    net = IGNN(config).eval()
+    if graph == "errors":  # whose weights begin all alike
+        for parameter in net.errors.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
 
 
 def exporter(new_folder: Callable[[], Path]) -> Exported:
@@ -32,8 +38,8 @@ def exporter(new_folder: Callable[[], Path]) -> Exported:
     @cache
     def make(kind: str) -> tuple[IGNN, Path]:
         scale, arguments = KINDS[kind]
-        path = new_folder() / "model.onnx"
-        export_onnx(network(scale), path, **arguments)
-        return network(scale), path
+        path, graph = new_folder() / "model.onnx", "errors" if kind == "errors" else "graphagg"
+        export_onnx(network(scale, graph), path, **arguments)
+        return network(scale, graph), path
 
     return make

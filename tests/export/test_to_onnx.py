@@ -22,6 +22,7 @@ from export.sample import sample
 from export.to_onnx import export_onnx
 from runtime import SuperResolver
 from runtime.cli import run_command
+from runtime.errors import UsageError
 from runtime.metadata import STAGES
 from train import save_checkpoint
 
@@ -98,8 +99,19 @@ def test_the_file_is_what_runtimes_expect(exported: Exported) -> None:
     assert str(REPOSITORY).encode() not in path.read_bytes()
 
 
-def test_neighbors_are_folded_one_after_another(exported: Exported) -> None:
-    _, path = exported("fp32")
+def test_a_network_of_errors_is_its_operators_and_refuses_half_precision(exported: Exported, tmp_path: Path) -> None:
+    net, path = exported("errors")
+    model = onnx.load(path)
+    ours = [node.op_type for node in model.graph.node if node.domain == "ignn"]
+    assert ours == ["WindowedKnn"] + 5 * ["AdaPNGather"]
+    assert not any(function.domain == STAGES for function in model.functions)
+    with pytest.raises(UsageError, match="float16 would find others"):
+        export_onnx(net, tmp_path / "half.onnx", precision="fp16")
+
+
+@pytest.mark.parametrize("kind", ["fp32", "errors"])
+def test_neighbors_are_folded_one_after_another(exported: Exported, kind: str) -> None:
+    _, path = exported(kind)
     nodes = list(onnx.load(path).graph.node)
     producer = {name: node for node in nodes for name in node.output}
 

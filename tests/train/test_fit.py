@@ -257,6 +257,36 @@ def test_the_second_loss_needs_a_graph(arguments, without, capsys):
     assert "Invalid graph_loss (0.5)" in capsys.readouterr().err
 
 
+# --- the graph of errors ---
+
+
+def test_the_graph_of_errors_learns_on_a_backbone_that_stays(arguments, tmp_path):
+    backbone = tmp_path / "run" / "last.pt"
+    assert main([*arguments, "--stage", "backbone", "--steps", "2"]) == 0
+    graph = [*arguments, "--network", "graph=errors", "--stage", "graph", "--loss", "psnr", "--start", str(backbone)]
+    assert main([*graph, "--output", str(tmp_path / "graph"), "--steps", "3", "--validate-every", "3"]) == 0
+    before, after = (read_checkpoint(tmp_path / run / "last.pt") for run in ("run", "graph"))
+    plain = [name for name in before.weights if name.startswith(("head", "body", "upsample", "tail"))]
+    assert plain
+    assert all(torch.equal(before.weights[name], after.weights[name]) for name in plain)
+    assert after.weights["errors.doubt.weight"].abs().max() > 0
+    assert after.stage == "graph"
+    assert after.network().config.graph == "errors"
+
+
+@pytest.mark.parametrize("wrong", [["--start", "backbone.pt"], ["--network", "graph=errors"]])
+def test_the_stage_of_the_graph_needs_both(arguments, wrong, capsys):
+    assert main([*arguments, "--stage", "graph", *wrong, "--steps", "1"]) == 1
+    assert "--network graph=errors --start BACKBONE.pt" in capsys.readouterr().err
+
+
+def test_the_psnr_loss_is_psnr_turned_round():
+    hr = torch.zeros(2, 3, 8, 8)
+    sr = hr + torch.tensor([3.0, 1.0]).view(2, 1, 1, 1)
+    expected = 10 * (np.log10(9 + 1) + np.log10(1 + 1)) / 2
+    assert float(fit.LOSSES["psnr"](sr, hr)) == pytest.approx(expected)
+
+
 # --- survival ---
 
 

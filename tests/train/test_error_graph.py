@@ -1,0 +1,61 @@
+"""The graph of errors against its definition: neighbors lend what the backbone got wrong one scale below."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from runtime.errors import UsageError
+from train import IGNN, IGNNConfig
+from train.neighbors import fold_neighbors
+from train.ops import windowed_knn
+
+
+def network(scale: int = 2, *, trained: bool = True) -> IGNN:
+    torch.manual_seed(0)
+    net = IGNN(IGNNConfig(scale=scale, channels=8, blocks=2, graph_after=1, graph="errors", window=6)).eval()
+    if trained:
+        for parameter in net.errors.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    return net
+
+
+@pytest.mark.parametrize(("scale", "height", "width"), [(2, 24, 28), (2, 23, 25), (3, 30, 36), (3, 32, 34)])
+@torch.no_grad()
+def test_output_is_the_backbones_and_the_neighbors_errors(scale: int, height: int, width: int) -> None:
+    net = network(scale)
+    lr = 255 * torch.rand(2, 3, height, width)
+    below = net.reduce(lr)
+    h, w = (scale * size for size in below.shape[-2:])
+    errors = F.pad(lr[..., :h, :w] - net.forward_backbone(below), (0, width - w, 0, height - h))
+    features, features_below = (net.body1(net.head(image - net.mean)) for image in (lr, below))
+    index, edge = windowed_knn(features, features_below, 5, 6, scale)
+    x = net.head(lr - net.mean)
+    weights = net.errors.neighbor_weights(x + net.body2(net.body1(x)), edge)
+    weights = weights.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    lent = sum(weights[:, r : r + 1] * fold_neighbors(errors, index[..., r], scale) for r in range(5))
+    expected = net.forward_backbone(lr) + lent
+    assert (expected - net.forward_backbone(lr)).abs().max() > 1
+    # AdaPN's deviation is not quite out of the way: it changes an error by half its variance in a million.
+    assert (net(lr) - expected).abs().max() < 0.01 * lent.abs().max()
+
+
+def test_untrained_all_neighbors_weigh_alike_and_a_little() -> None:
+    net = network(trained=False)
+    lr = 255 * torch.rand(1, 3, 20, 20)
+    _, _, deep, _, edge = net.find_errors(lr)
+    torch.testing.assert_close(net.errors.neighbor_weights(deep, edge), torch.full((1, 5, 20, 20), 0.3 / 5))
+
+
+def test_everything_but_the_search_has_a_gradient() -> None:
+    net = network()
+    net(255 * torch.rand(1, 3, 20, 22)).square().mean().backward()
+    without = {name for name, p in net.named_parameters() if p.requires_grad and p.grad is None}
+    assert not without
+    assert all(p.grad is None for p in net.embedding.parameters())
+
+
+def test_x4_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Invalid scale \(4\)"):
+        IGNNConfig(scale=4, graph="errors")
