@@ -6,11 +6,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -19,6 +21,7 @@ from runtime.errors import UsageError
 from train.checkpoint import load_checkpoint
 from train.data import list_images, make_lr, read_rgb
 from train.figures import graphagg_star
+from train.lending import EQUAL_TRUST, lent_errors, tiles_that_neighbors_win
 from train.metrics import psnr, to_uint8
 from train.model import IGNN
 from train.resize import upsample_uint8
@@ -63,7 +66,7 @@ def weight_entropy(net: IGNN, lr: Tensor) -> tuple[float, float]:
 
 
 def report(net: IGNN, paths: list[Path], windows: list[int]) -> str:
-    """Return the three tables.
+    """Return the tables on a network with GraphAgg.
 
     Args:
         net: a network with GraphAgg, of scale 2 or 3 if there are windows.
@@ -75,11 +78,12 @@ def report(net: IGNN, paths: list[Path], windows: list[int]) -> str:
     for name, (backbone, graph) in fusion_norms(net).items():
         lines.append(f"| `{name}` | {backbone:.3f} | {graph:.3f} | {shares[name]:.3f} |")
     scale = net.config.scale
-    entropies, scores = [], []
+    entropies, scores, won = [], [], []
     for path in tqdm(paths, unit="image", leave=False, disable=None):
-        lr, hr = make_lr(read_rgb(path), scale)
-        tensor = torch.from_numpy(np.array(lr)).permute(2, 0, 1)[None].float()
+        lr, hr, tensor, truth = _pair(path, scale)
         entropies.append(weight_entropy(net, tensor))
+        if scale == net.config.graph_scale:
+            won.append([tiles_that_neighbors_win(net, tensor, truth, at_random=random) for random in (False, True)])
         pictures = [upsample_uint8(lr, scale)] if windows else []
         for window in windows:
             sr = graphagg_star(tensor, net.embedding, scale=scale, neighbors=net.config.neighbors, window=window)
@@ -95,7 +99,49 @@ def report(net: IGNN, paths: list[Path], windows: list[int]) -> str:
         for name, values in zip(names, np.transpose(scores), strict=True):
             above = sum(value > row[0] for value, row in zip(values, scores, strict=True))
             lines.append(f"| {name} | {np.mean(values):.2f} | {above} of {len(paths)} |")
+    if won:
+        lines += [
+            "",
+            f"| patches of {net.config.neighbors} neighbors | PSNR of the first, dB | tiles nearer to the truth than "
+            "the network's | the best of all, above the network, dB |",
+            "|---|---|---|---|",
+        ]
+        for name, (first, share, gain) in zip(("found", "drawn at random"), np.mean(won, axis=0), strict=True):
+            lines.append(f"| {name} | {first:.2f} | {share:.1%} | {gain:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+def report_errors(net: IGNN, paths: list[Path]) -> str:
+    """Return the table on a network whose neighbors lend errors: each image, and the mean.
+
+    Args:
+        net: a network of graph "errors".
+        paths: HR images; they are reduced by the network's scale.
+    """
+    lines = [
+        f"| image | correlation | backbone, dB | with {EQUAL_TRUST} of the neighbors' mean error | network | trust |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = []
+    for path in tqdm(paths, unit="image", leave=False, disable=None):
+        _, hr, tensor, _ = _pair(path, net.config.scale)
+        rows.append(lent_errors(net, tensor, hr))
+        lines.append(_error_row(path.stem, rows[-1]))
+    if rows:
+        lines.append(_error_row(f"mean of {len(rows)}", np.mean(rows, axis=0)))
+    return "\n".join(lines) + "\n"
+
+
+def _error_row(name: str, values: Sequence[float] | NDArray[np.float64]) -> str:
+    correlation, backbone, equal, network, trust = values
+    return f"| {name} | {correlation:.3f} | {backbone:.3f} | {equal:.3f} | {network:.3f} | {trust:.3f} |"
+
+
+def _pair(path: Path, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Tensor, Tensor]:
+    """Return LR and HR of an image, as arrays and as tensors (1, 3, H, W)."""
+    lr, hr = make_lr(read_rgb(path), scale)
+    small, large = (torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() for image in (lr, hr))
+    return lr, hr, small, large
 
 
 def _shown(window: int) -> str:
@@ -112,9 +158,11 @@ def main(argv: list[str] | None = None) -> int:
                         "learning) with this search window; 0: the whole image; may be repeated")  # fmt: skip
     arguments = parser.parse_args(argv)
     net = load_checkpoint(arguments.model)
-    if net.config.graph != "graphagg" or not net.config.ecn:
-        raise UsageError(f"Invalid model ({arguments.model}). It must have graph = 'graphagg' and ecn, and has graph = "
-                         f"{net.config.graph!r}, ecn = {net.config.ecn}.")  # fmt: skip
+    if net.config.graph not in ("graphagg", "errors") or not net.config.ecn:
+        raise UsageError(f"Invalid model ({arguments.model}). It must have graph = 'graphagg' with ecn, or 'errors', "
+                         f"and has graph = {net.config.graph!r}, ecn = {net.config.ecn}.")  # fmt: skip
+    if net.config.graph == "errors" and (arguments.window or not arguments.data):
+        raise UsageError("A graph of errors is reported on images: give --data FOLDER, and no --window.")
     if arguments.window and (net.config.scale == 4 or not arguments.data):
         raise UsageError("Invalid --window: GraphAgg* needs --data FOLDER, and a network of scale 2 or 3.")
     if min(arguments.window, default=0) < 0 or (arguments.limit is not None and arguments.limit < 1):
@@ -122,6 +170,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.data and not arguments.data.is_dir():
         raise UsageError(f"Folder {arguments.data} does not exist. Give a folder of HR images, e.g. Urban100.")
     paths = list_images(arguments.data)[: arguments.limit] if arguments.data else []
+    if net.config.graph == "errors":
+        sys.stdout.write(report_errors(net, paths))
+        return 0
     sys.stdout.write(report(net, paths, [window or WHOLE_IMAGE for window in arguments.window]))
     return 0
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from runtime.errors import InvalidImageError
 from runtime.pictures.psnr import psnr_db
 
-_LUMA = np.array([65.481, 128.553, 24.966]) / 255
+LUMA = np.array([65.481, 128.553, 24.966]) / 255
 """BT.601: R, G, B in 0..255 to Y in 16..235."""
 _SSIM_SIDE, _SSIM_SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -24,7 +24,7 @@ def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     That is Y of BT.601 YCbCr, [16, 235], of RGB; of one channel it is that channel as it stands, [0, 255].
     """
-    return image[..., 0].astype(np.float64) if image.shape[2] == 1 else 16 + image.astype(np.float64) @ _LUMA
+    return image[..., 0].astype(np.float64) if image.shape[2] == 1 else 16 + image.astype(np.float64) @ LUMA
 
 
 def to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from runtime.errors import UsageError
 from train.checkpoint import save_checkpoint
 from train.config import IGNNConfig
 from train.graph_report import fusion_norms, main, weight_entropy
+from train.lending import lent_errors, tiles_that_neighbors_win
 from train.model import IGNN
 
 
@@ -81,3 +82,44 @@ def test_errors_name_what_is_accepted(files, model, more, message, monkeypatch):
     monkeypatch.chdir(files)
     with pytest.raises(UsageError, match=message):
         main([model, *more])
+
+
+def errors_network(trust: float) -> IGNN:
+    net = network(graph="errors")
+    torch.nn.init.constant_(net.errors.doubt.bias, trust)
+    return net
+
+
+def test_what_neighbors_win_by_chance_is_less():
+    """A picture that holds itself at half the size: what is found for that part is the truth."""
+    lr = torch.rand(1, 3, 32, 32) * 255
+    lr[..., 16:, 16:] = torch.nn.functional.avg_pool2d(lr, 2)
+    hr = torch.nn.functional.interpolate(lr, scale_factor=2)
+    hr[..., 32:, 32:] = lr
+    net = network()
+    found, drawn = (tiles_that_neighbors_win(net, lr, hr, at_random=random) for random in (False, True))
+    assert 0 <= drawn[1] <= 1
+    assert found[0] > drawn[0]
+    assert found[2] >= 0
+    assert tiles_that_neighbors_win(net, lr, hr, at_random=True) == drawn
+
+
+def test_errors_that_nobody_trusts_change_nothing():
+    lr = torch.rand(1, 3, 24, 24) * 255
+    hr = (torch.rand(48, 48, 3) * 255).byte().numpy()
+    _, backbone, equal, doubted, trust = lent_errors(errors_network(50.0), lr, hr)
+    assert doubted == backbone != equal
+    assert trust == pytest.approx(0, abs=1e-12)
+    correlation, _, _, trusted, trust = lent_errors(errors_network(-50.0), lr, hr)
+    assert trusted != backbone
+    assert trust == pytest.approx(1)
+    assert -1 <= correlation <= 1
+
+
+def test_command_on_a_network_of_errors(files, capsys):
+    save_checkpoint(errors_network(0.0), files / "errors.pt")
+    assert main([str(files / "errors.pt"), "--data", str(files / "photos")]) == 0
+    out = capsys.readouterr().out
+    assert [line.split(" | ")[0] for line in out.splitlines()[2:]] == ["| a", "| b", "| mean of 2"]
+    with pytest.raises(UsageError, match="give --data FOLDER, and no --window"):
+        main([str(files / "errors.pt")])
