@@ -83,7 +83,7 @@ def bundle(
         "file": file.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
-        "kind": "plain" if net.config.graph == "none" else "graph",
+        "kind": {"none": "plain", "graphagg": "graph"}.get(net.config.graph, net.config.graph),
         "scale": scale,
         "precision": "fp16",
         "training_data": _TRAINING_DATA,

@@ -62,13 +62,13 @@ class Method:
 
 
 def bundled_methods(scale: int) -> list[Method]:
-    """Return bicubic, the bundled models of that scale, and IGNN's with self-ensemble (its name with a plus)."""
+    """Return bicubic, the bundled models of that scale, and those with a graph with self-ensemble (a plus)."""
     models = [model for model in bundled_models() if model.scale == scale]
     methods = [Method("bicubic", scale)]
     for model in sorted(models, key=lambda model: model.name):
         name = model.name.removesuffix(f"-x{scale}")
         methods.append(Method(name, scale, MODELS / model.file))
-        if model.kind == "graph":
+        if model.kind != "plain":
             methods.append(Method(f"{name}+", scale, MODELS / model.file, ensemble=True))
     return methods
 

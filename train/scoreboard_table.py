@@ -15,14 +15,12 @@ from runtime.cli import run_command
 from runtime.errors import IgnnError
 from runtime.models import FOLDER as MODELS
 from runtime.models import bundled_models
-from train.scoreboard import SCORES
+from train.scoreboard import SCORES, bundled_methods
 
 QUOTED = SCORES.with_name("quoted.json")
 PAGE = SCORES.with_name("README.md")
 SETS = ("Set5", "Set14", "BSD100", "Urban100", "Manga109")
 _BEGIN, _END = "<!-- scoreboard: begin (python -m train.scoreboard_table) -->", "<!-- scoreboard: end -->"
-_METHODS = ("bicubic", "edsr-s", "ignn-s", "ignn-s+")
-"""Order of the rows; peers follow."""
 
 Row = dict[str, Any]
 
@@ -36,7 +34,8 @@ def table(rows: list[Row], quoted: list[Row], scale: int) -> str:
         scale: 2, 3 or 4.
     """
     rows = [row for row in rows if row["scale"] == scale]
-    methods = [*_METHODS, *sorted({row["method"] for row in rows} - set(_METHODS))]
+    ours = [method.name for method in bundled_methods(scale)]
+    methods = [*ours, *sorted({row["method"] for row in rows} - set(ours))]  # peers
     whole = {(row["method"], row["dataset"]): _cell(row) for row in rows if row["images"] == row["of"]}
     lines = [["method", *SETS]]
     lines += [[method, *(whole.get((method, name), "not measured") for name in SETS)] for method in methods]

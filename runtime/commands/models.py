@@ -7,7 +7,11 @@ import sys
 
 from ..models import BundledModel, bundled_models
 
-_KINDS = {"graph": "IGNN: a graph lends patches detail from one another", "plain": "EDSR: convolutions alone, no graph"}
+_KINDS = {
+    "graph": "IGNN: a graph lends patches detail from one another",
+    "errors": "IGNN-E: a graph lends patches what the backbone got wrong one scale below",
+    "plain": "EDSR: convolutions alone, no graph",
+}
 
 
 def main(argv: list[str]) -> int:

@@ -4,7 +4,7 @@ Schema of `models.json`::
 
     {"default": "<name>",
      "models": [{"name": str, "file": str, "sha256": 64 hex digits, "size_bytes": int,
-                 "kind": "graph" | "plain", "scale": int, "precision": "fp32" | "fp16",
+                 "kind": "graph" | "errors" | "plain", "scale": int, "precision": "fp32" | "fp16",
                  "training_data": str, "license": str, "psnr_y_db": {"Set5": float, ...},
                  "seconds": float | null, "seconds_on": str}]}
 
@@ -34,7 +34,7 @@ class BundledModel:
         file: file name beside `models.json`.
         sha256: checksum of the file, lower-case hex.
         size_bytes: size of the file.
-        kind: `graph` (IGNN) or `plain` (its backbone alone: EDSR).
+        kind: `graph` (IGNN), `errors` (a graph that lends the backbone's errors) or `plain` (the backbone alone: EDSR).
         scale: output size over input size.
         precision: `fp32` or `fp16` (of the stored weights).
         training_data: what it was trained on, with licences.
