@@ -38,6 +38,7 @@ def bundle(
     backbone: Path | None,
     default: bool,
     without_graph: bool,
+    training_data: str = _TRAINING_DATA,
 ) -> str:
     """Export with fp16-stored weights into `runtime/models`, measure the file itself and describe it in `models.json`.
 
@@ -52,6 +53,7 @@ def bundle(
             longer training, can begin there too.
         without_graph: bundle the plain backbone of a whole network.
         default: whether `SuperResolver()` takes it from now on.
+        training_data: what it was trained on, and by which licences.
 
     Returns:
         the measured table, in Markdown.
@@ -86,7 +88,7 @@ def bundle(
         "kind": {"none": "plain", "graphagg": "graph"}.get(net.config.graph, net.config.graph),
         "scale": scale,
         "precision": "fp16",
-        "training_data": _TRAINING_DATA,
+        "training_data": training_data,
         "license": license_name,
         "psnr_y_db": {row["dataset"]: round(row["psnr"], 2) for row in summary if row["method"] == name},
         "seconds": None,  # `python -m benchmarks models`, then `report`
@@ -112,6 +114,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--backbone", type=Path, help="checkpoint of stage backbone that its training began at")
     parser.add_argument("--without-graph", action="store_true", help="bundle the plain backbone of a whole network")
     parser.add_argument("--license", default="CC-BY-SA-4.0", help="SPDX name (default: %(default)s)")
+    parser.add_argument("--training-data", default=_TRAINING_DATA, metavar="TEXT", help="what it was trained on, with "
+                        "licences (default: %(default)s)")  # fmt: skip
     parser.add_argument("--default", action="store_true", help="make it the model of SuperResolver()")
     arguments = parser.parse_args(argv)
     table = bundle(
@@ -122,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         backbone=arguments.backbone,
         default=arguments.default,
         without_graph=arguments.without_graph,
+        training_data=arguments.training_data,
     )
     sys.stdout.write(table)
     return 0
