@@ -57,9 +57,9 @@ def halo(config: IGNNConfig) -> int:
     if config.graph == "none":
         exact = plain
     elif config.graph == "errors":
-        # An output pixel depends on the folded errors over it and on the backbone's features one pixel around (doubt);
-        # an error on the backbone at the scale below, and that on the reduction, which reaches 2s pixels.
-        exact = max(1 + plain, window + s * plain + 2 * s)
+        # An output pixel depends on the folded errors over it and, by the doubt, on those 3 pixels around; an error on
+        # the backbone at the scale below, and that on the reduction, which reaches 2s pixels.
+        exact = 3 + window + s * plain + 2 * s
     return ceil(exact / (2 * s)) * 2 * s
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import IGNN
-from train.error_graph import ERROR_EPS, FEATURES_SCALE, query_means, statistics_of_nothing
+from train.error_graph import FEATURES_SCALE, query_means
 from train.graph_agg import ADAPN_EPS, EdgeConditioning
 from train.layers import ResidualBlock
 from train.ops import adapn_gather, key_statistics
@@ -82,29 +82,13 @@ class ExportedErrorNet(nn.Module):
         H, W = lr.shape[-2:]
         least, scale = config.minimum_size, config.scale
         lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
-        sr, errors, deep, index, edge = self.net.find_errors(lr)
-        return (sr + self.correct(errors, deep, index, edge))[..., : scale * H, : scale * W]
-
-    def correct(self, errors: Tensor, deep: Tensor, index: Tensor, edge: Tensor) -> Tensor:
-        """Return what `train.error_graph.ErrorGraph` does."""
-        s = self.net.config.graph_scale
-        H, W = errors.shape[-2:]
-        (logits,) = self.edge_logits(edge / FEATURES_SCALE, H, W)
-        doubt = self.net.errors.doubt(deep / FEATURES_SCALE)
-        weights = torch.cat([logits, doubt], dim=1).softmax(dim=1)[:, :-1]
-        zero, one = statistics_of_nothing(errors, s)
-        correction = None
-        for r in range(self.net.config.neighbors):
-            neighbor = index[..., r]
-            if correction is not None:
-                neighbor = _after(neighbor, correction)
-            folded = adapn_gather(errors, zero, one, neighbor, s, ERROR_EPS)
-            lent = F.interpolate(weights[:, r : r + 1], scale_factor=s, mode="nearest") * folded
-            correction = lent if correction is None else correction + lent
-        assert correction is not None
-        means = F.pad(query_means(errors), (1, 0, 1, 0), mode="replicate")
-        own = _upsample_twice(means)[..., 1 : 1 + H, 1 : 1 + W] * weights.sum(1, keepdim=True)
-        return correction - F.interpolate(own, scale_factor=s, mode="nearest")
+        sr, errors, features, index, edge = self.net.find_errors(lr)
+        graph = self.net.errors
+        lent = graph.lend(errors, index, _fold_mean(query_means(errors), *errors.shape[-2:]))
+        (logits,) = self.edge_logits(edge / FEATURES_SCALE, *errors.shape[-2:])
+        difference = _fold_mean(edge.mean(dim=(1, 2))[:, None], *errors.shape[-2:])
+        correction = graph.correct(lent, graph.weigh(logits, lent, features, difference))
+        return (sr + correction)[..., : scale * H, : scale * W]
 
 
 class EdgeLogits(nn.Module):
@@ -175,6 +159,11 @@ def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
         if bias is not None and conv.bias is not None:
             conv.bias.copy_(bias)
     return conv
+
+
+def _fold_mean(patches: Tensor, height: int, width: int) -> Tensor:
+    """Return what `train.graph_agg.fold_mean` does."""
+    return _upsample_twice(F.pad(patches, (1, 0, 1, 0), mode="replicate"))[..., 1 : 1 + height, 1 : 1 + width]
 
 
 def _upsample_twice(x: Tensor) -> Tensor:

@@ -19,10 +19,17 @@ FEATURES_SCALE = 32.0
 """What features and edge labels are divided by: a trained EDSR's deviate by 8 to 10."""
 _TRUST = 0.3
 """Sum of the neighbors' weights before training."""
+_AROUND = 5
+"""Side of the neighborhood, in LR pixels, in which errors agree or do not."""
+_NO_ERROR, _NO_CONTRAST = 0.3, 1.6
+"""What squared errors and contrasts are too small to be compared: rounding to 8 bits makes 0.1 of the first."""
 
 
 class ErrorGraph(nn.Module):
     """Sum the errors that k neighbors lend, each with a weight; what is left to a total of 1 goes to no correction.
+
+    The weights are a softmax of one logit for each neighbor, from its edge label, and one of doubt, from two numbers
+    that no contrast changes: how far the k errors agree, and how far the neighbors differ beside the contrast.
 
     Args:
         channels: width of the features, in which patches are matched and whose differences are the edge labels.
@@ -34,7 +41,7 @@ class ErrorGraph(nn.Module):
         super().__init__()
         self.scale = scale
         self.weightnet = EdgeConditioning(channels)
-        self.doubt = nn.Conv2d(channels, 1, 3, padding=1)
+        self.doubt = nn.Conv2d(2, 1, 3, padding=1)
         last = self.weightnet.get_submodule("2.0")
         assert isinstance(last, nn.Conv2d)
         for layer in (last, self.doubt):
@@ -44,41 +51,78 @@ class ErrorGraph(nn.Module):
         if self.doubt.bias is not None:
             nn.init.constant_(self.doubt.bias, math.log(neighbors * (1 - _TRUST) / _TRUST))
 
-    def forward(self, errors: Tensor, deep: Tensor, index: Tensor, edge: Tensor) -> Tensor:
+    def forward(self, errors: Tensor, features: Tensor, index: Tensor, edge: Tensor) -> Tensor:
         """Return what to add to the backbone's output.
 
         Args:
             errors: (N, 3, H, W), the image minus what the backbone makes of the reduced one.
-            deep: (N, C, H, W), the backbone's last features.
+            features: (N, C, H, W), in which patches were matched.
             index: int32 (N, m1, m2, k) and
             edge: (N, k, C, m1, m2), both from `windowed_knn` of the features at both scales.
 
         Returns:
             (N, 3, s*H, s*W).
         """
-        weights = self.neighbor_weights(deep, edge)
-        zero, one = statistics_of_nothing(errors, self.scale)
-        correction = None
-        for r in range(edge.shape[1]):
-            folded = adapn_gather(errors, zero, one, index[..., r], self.scale, ERROR_EPS)
-            lent = self._enlarged(weights[:, r : r + 1]) * folded
-            correction = lent if correction is None else correction + lent
-        assert correction is not None
         H, W = errors.shape[-2:]
-        own = fold_mean(query_means(errors), H, W)  # which AdaPN gave every neighbor
-        return correction - self._enlarged(own * weights.sum(1, keepdim=True))
+        lent = self.lend(errors, index, fold_mean(query_means(errors), H, W))
+        return self.correct(lent, self.neighbor_weights(lent, features, edge))
+
+    def lend(self, errors: Tensor, index: Tensor, own: Tensor) -> list[Tensor]:
+        """Return the errors (N, 3, s*H, s*W) of every neighbor, folded.
+
+        Args:
+            errors, index: as in `forward`.
+            own: (N, 3, H, W), the folded means of the query patches, which AdaPN gives every neighbor.
+        """
+        zero, one = statistics_of_nothing(errors, self.scale)
+        own = self._enlarged(own)
+        return [adapn_gather(errors, zero, one, neighbor, self.scale, ERROR_EPS) - own for neighbor in index.unbind(-1)]
+
+    def neighbor_weights(self, lent: list[Tensor], features: Tensor, edge: Tensor) -> Tensor:
+        """Return the neighbors' weights (N, k, H, W) at LR size; their sum is below 1."""
+        H, W = features.shape[-2:]
+        with full_precision(features.device):
+            edge = edge.to(self.doubt.weight.dtype)
+            logits = [self.weightnet(label / FEATURES_SCALE, H, W) for label in edge.unbind(1)]
+            difference = fold_mean(edge.mean(dim=(1, 2))[:, None], H, W)
+            return self.weigh(torch.cat(logits, dim=1), lent, features, difference)
+
+    def weigh(self, logits: Tensor, lent: list[Tensor], features: Tensor, difference: Tensor) -> Tensor:
+        """Return the neighbors' weights.
+
+        Args:
+            logits: (N, k, H, W).
+            lent: of `lend`.
+            features: (N, C, H, W).
+            difference: (N, 1, H, W), the folded mean of the edge labels over neighbors and channels.
+        """
+        dtype = self.doubt.weight.dtype
+        mean = sum(lent[1:], lent[0]) / len(lent)
+        energy = [self._around(error.to(dtype).square()) for error in lent]
+        agreement = self._around(mean.to(dtype).square()) / (sum(energy[1:], energy[0]) / len(lent) + _NO_ERROR)
+        features = features.to(dtype)
+        contrast = (features - _box(features, PATCH)).abs().mean(1, keepdim=True)
+        relative = difference / (PATCH**2 * contrast + _NO_CONTRAST)
+        doubt = self.doubt(torch.cat([3 * agreement - 1, (relative + 0.05).log()], dim=1))
+        return torch.cat([logits, doubt], dim=1).softmax(dim=1)[:, :-1]
+
+    def correct(self, lent: list[Tensor], weights: Tensor) -> Tensor:
+        """Return the weighted sum."""
+        shares = [self._enlarged(weights[:, r : r + 1]) * error for r, error in enumerate(lent)]
+        return sum(shares[1:], shares[0])
+
+    def _around(self, x: Tensor) -> Tensor:
+        """Map (N, 3, s*H, s*W) to the mean over colors and 5 x 5 LR pixels, (N, 1, H, W)."""
+        return _box(F.avg_pool2d(x.mean(1, keepdim=True), self.scale), _AROUND)
 
     def _enlarged(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=self.scale, mode="nearest")
 
-    def neighbor_weights(self, deep: Tensor, edge: Tensor) -> Tensor:
-        """Return the neighbors' weights (N, k, H, W) at LR size; their sum is below 1."""
-        H, W = deep.shape[-2:]
-        with full_precision(deep.device):
-            edge, deep = (x.to(self.doubt.weight.dtype) / FEATURES_SCALE for x in (edge, deep))
-            logits = [self.weightnet(label, H, W) for label in edge.unbind(1)]
-            doubt = self.doubt(deep)
-            return torch.cat([*logits, doubt], dim=1).softmax(dim=1)[:, :-1]
+
+def _box(x: Tensor, side: int) -> Tensor:
+    """Return the mean over side x side pixels around each, continued at the border."""
+    reach = side // 2
+    return F.avg_pool2d(F.pad(x, (reach, reach, reach, reach), mode="replicate"), side, 1)
 
 
 def statistics_of_nothing(errors: Tensor, scale: int) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.config import STRIDE, IGNNConfig
-from train.graph_agg import ADAPN_EPS
+from train.error_graph import query_means
+from train.graph_agg import ADAPN_EPS, fold_mean
 from train.metrics import LUMA, psnr, to_uint8
 from train.model import IGNN
-from train.neighbors import fold_neighbors
 from train.ops import adapn_gather, key_statistics, window_sides
 
 _TILE = 6
@@ -68,16 +68,16 @@ def lent_errors(net: IGNN, lr: Tensor, hr: NDArray[np.uint8]) -> tuple[float, fl
         backbone, of the backbone with 0.3 of that mean, and of the network; and the mean sum of the weights that the
         network gives its neighbors.
     """
-    scale = net.config.graph_scale
-    sr, errors, deep, index, edge = net.find_errors(lr)
-    mean = torch.stack([fold_neighbors(errors, neighbor, scale) for neighbor in index.unbind(-1)]).mean(0)
+    sr, errors, features, index, edge = net.find_errors(lr)
+    lent = net.errors.lend(errors, index, fold_mean(query_means(errors), *errors.shape[-2:]))
+    mean = torch.stack(lent).mean(0)
     truth = torch.from_numpy(hr.astype(np.float32)).permute(2, 0, 1)[None]
-    lacking, lent = _luma(truth - sr), _luma(mean)
-    correlation = float((lent * lacking).sum() / (lent.norm() * lacking.norm()))
-    pictures = (sr, sr + EQUAL_TRUST * mean, sr + net.errors(errors, deep, index, edge))
+    lacking, of_mean = _luma(truth - sr), _luma(mean)
+    correlation = float((of_mean * lacking).sum() / (of_mean.norm() * lacking.norm()))
+    weights = net.errors.neighbor_weights(lent, features, edge)
+    pictures = (sr, sr + EQUAL_TRUST * mean, sr + net.errors.correct(lent, weights))
     scores = [psnr(to_uint8(_picture(picture)), hr, net.config.scale) for picture in pictures]
-    trust = float(net.errors.neighbor_weights(deep, edge).sum(1).mean())
-    return correlation, scores[0], scores[1], scores[2], trust
+    return correlation, scores[0], scores[1], scores[2], float(weights.sum(1).mean())
 
 
 def _picture(x: Tensor) -> NDArray[np.float32]:

@@ -98,11 +98,11 @@ class IGNN(nn.Module):
         Returns:
             sr: (N, 3, s*H, s*W), the backbone's.
             errors: (N, 3, H, W), the image minus what the backbone makes of the reduced one.
-            deep: (N, C, H, W), the backbone's last features at LR size.
-            index, edge: `windowed_knn` of the features before the graph, at both scales; no gradient passes.
+            features: (N, C, H, W), the backbone's before the graph.
+            index, edge: `windowed_knn` of such features at both scales; no gradient passes.
         """
-        features, deep, sr = self._backbone(lr)
-        below, _, sr_below = self._backbone(self.reduce(lr))
+        features, sr = self._backbone(lr)
+        below, sr_below = self._backbone(self.reduce(lr))
         H, W = lr.shape[-2:]
         h, w = sr_below.shape[-2:]
         errors = F.pad(lr[..., :h, :w] - sr_below, (0, W - w, 0, H - h))  # unknown in the last pixels of odd sizes
@@ -110,14 +110,13 @@ class IGNN(nn.Module):
         with torch.no_grad(), full_precision(lr.device):
             query, key = (x.to(lr.dtype) for x in (features, below))
             index, edge = windowed_knn(query, key, config.neighbors, config.window, config.graph_scale)
-        return sr, errors, deep, index, edge
+        return sr, errors, features, index, edge
 
-    def _backbone(self, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features before the graph, the last ones at LR size, and the output without a graph."""
+    def _backbone(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features before the graph, and the output without one."""
         x = self.head(lr - self.mean)
         features = self.body1(x)
-        deep = x + self.body2(features)
-        return features, deep, self.tail(self.upsample(deep)) + self.mean
+        return features, self.tail(self.upsample(x + self.body2(features))) + self.mean
 
     def forward_backbone(self, lr: Tensor) -> Tensor:
         """Upscale as plain EDSR does: everything but the graph and the convolutions that fuse it in.

@@ -16,7 +16,11 @@ from train import IGNN, IGNNConfig
 def small(scale: int, **overrides: str) -> IGNN:
     torch.manual_seed(scale)
     config = IGNNConfig(scale=scale, channels=4, blocks=2, graph_after=1, residual_scale=1.0, neighbors=3, window=6)
-    return IGNN(replace(config, **overrides)).eval()
+    net = IGNN(replace(config, **overrides)).eval()
+    if net.config.graph == "errors":  # whose weights begin all alike
+        for parameter in net.errors.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return net
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_a_tile_with_this_halo_is_exact_and_with_little_less_is_not(scale: int, 
     with torch.no_grad():
         whole = net(lr)
     assert difference(context) < 1e-10
-    less = {"none": step, "graphagg": 2 * step, "errors": 2 * step}[graph]
+    less = {"none": step, "graphagg": 2 * step, "errors": 3 * step}[graph]
     assert difference(context - less) > 1e-5, "less is enough: the halo is too large"
 
 

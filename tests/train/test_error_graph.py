@@ -31,12 +31,12 @@ def test_output_is_the_backbones_and_the_neighbors_errors(scale: int, height: in
     errors = F.pad(lr[..., :h, :w] - net.forward_backbone(below), (0, width - w, 0, height - h))
     features, features_below = (net.body1(net.head(image - net.mean)) for image in (lr, below))
     index, edge = windowed_knn(features, features_below, 5, 6, scale)
-    x = net.head(lr - net.mean)
-    weights = net.errors.neighbor_weights(x + net.body2(net.body1(x)), edge)
+    folded = [fold_neighbors(errors, index[..., r], scale) for r in range(5)]
+    weights = net.errors.neighbor_weights(folded, features, edge)
     weights = weights.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    lent = sum(weights[:, r : r + 1] * fold_neighbors(errors, index[..., r], scale) for r in range(5))
+    lent = sum(weights[:, r : r + 1] * folded[r] for r in range(5))
     expected = net.forward_backbone(lr) + lent
-    assert (expected - net.forward_backbone(lr)).abs().max() > 1
+    assert (expected - net.forward_backbone(lr)).abs().max() > 0.1
     # AdaPN's deviation is not quite out of the way: it changes an error by half its variance in a million.
     assert (net(lr) - expected).abs().max() < 0.01 * lent.abs().max()
 
@@ -44,8 +44,21 @@ def test_output_is_the_backbones_and_the_neighbors_errors(scale: int, height: in
 def test_untrained_all_neighbors_weigh_alike_and_a_little() -> None:
     net = network(trained=False)
     lr = 255 * torch.rand(1, 3, 20, 20)
-    _, _, deep, _, edge = net.find_errors(lr)
-    torch.testing.assert_close(net.errors.neighbor_weights(deep, edge), torch.full((1, 5, 20, 20), 0.3 / 5))
+    _, _, features, _, edge = net.find_errors(lr)
+    lent = [torch.randn(1, 3, 40, 40) for _ in range(5)]
+    weights = net.errors.neighbor_weights(lent, features, edge)
+    torch.testing.assert_close(weights, torch.full((1, 5, 20, 20), 0.3 / 5))
+
+
+def test_doubt_reads_whether_the_errors_agree() -> None:
+    net = network(trained=False)
+    with torch.no_grad():
+        net.errors.doubt.weight[:, 0] = -1  # less doubt the more they agree
+    _, _, features, _, edge = net.find_errors(255 * torch.rand(1, 3, 20, 20))
+    one, *others = torch.randn(5, 1, 3, 40, 40, generator=torch.Generator().manual_seed(1)) * 10
+    alike = net.errors.neighbor_weights([one] * 5, features, edge).sum(1)
+    unlike = net.errors.neighbor_weights([one, *others], features, edge).sum(1)
+    assert (alike > unlike).all()
 
 
 def test_everything_but_the_search_has_a_gradient() -> None:
