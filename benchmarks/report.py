@@ -83,7 +83,8 @@ def models_section(folder: Path = FOLDER) -> str:
     models = bundled_models()
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
-        "`edsr-s` is the backbone of `ignn-s` alone, without the graph; without a name, "
+        "`edsr-s` is the backbone alone, without a graph; `ignn-e` adds a graph of its errors, `ignn-s` the paper's "
+        "graph; without a name, "
         f"`{models[0].name}` runs. Seconds: one photograph of "
         f"256 x 256 through the network, {_timed_on(read(folder / 'models.json'))}. "
         "SSIM, training data and licence: the model's card."
