@@ -103,10 +103,9 @@ class IGNN(nn.Module):
         """
         features, sr = self._backbone(lr)
         below, sr_below = self._backbone(self.reduce(lr))
-        H, W = lr.shape[-2:]
-        h, w = sr_below.shape[-2:]
-        errors = F.pad(lr[..., :h, :w] - sr_below, (0, W - w, 0, H - h))  # unknown in the last pixels of odd sizes
-        config = self.config
+        config, (H, W) = self.config, lr.shape[-2:]
+        more = config.graph_scale - 1  # as many rows and columns the reduction may have cut; no key patch reads them
+        errors = lr - F.pad(sr_below, (0, more, 0, more), mode="replicate")[..., :H, :W]
         with torch.no_grad(), full_precision(lr.device):
             query, key = (x.to(lr.dtype) for x in (features, below))
             index, edge = windowed_knn(query, key, config.neighbors, config.window, config.graph_scale)

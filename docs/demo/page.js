@@ -3,7 +3,11 @@
 import { MAX_PIXELS, tooLarge } from "./picture.js";
 import { hideViewer, setSlider, showPicture, showProgress, showTile } from "./viewer.js";
 
-const KINDS = { graph: ["IGNN", "with the graph"], plain: ["Fast", "EDSR, no graph"] };
+const KINDS = {
+  errors: ["IGNN-E", "with the graph of errors"],
+  graph: ["IGNN", "with the paper's graph"],
+  plain: ["Fast", "EDSR, no graph"],
+};
 const MEGABYTES = { most: 2500, unknown: 1500, least: 300 };
 const SAMPLE = new URL("../../assets/sample.png", import.meta.url);
 const MODELS = new URL("../../runtime/models/models.json", import.meta.url);

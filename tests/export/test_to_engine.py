@@ -139,6 +139,7 @@ def test_a_bundled_model_is_built(
     model, engine = write(tmp_path, bundled.checked_path().read_bytes()), tmp_path / "m.engine"
     expected = {
         "graph": "All 7 graph operators are plugin layers; the plugin library is inside",
+        "errors": "All 6 graph operators are plugin layers; the plugin library is inside",
         "plain": "The network has no graph operators and needs no plugin.",
     }
     assert main([model, "-o", str(engine), "--plugin", str(plugin), *RTX]) == 0, capsys.readouterr().err
