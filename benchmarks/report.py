@@ -84,8 +84,8 @@ def models_section(folder: Path = FOLDER) -> str:
     note = (
         "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
         "`edsr-s`: the backbone alone; `ignn-e`: with a graph of its errors; `ignn-s`: with the paper's graph; "
-        f"default: `{models[0].name}`. Seconds: one photograph of 256 x 256, {_timed_on(read(folder / 'models.json'))}. "
-        "SSIM, training data and licence: the card."
+        f"default: `{models[0].name}`. Seconds: one photograph of 256 x 256, "
+        f"{_timed_on(read(folder / 'models.json'))}. SSIM, training data and licence: the card."
     )
     lines = [line for scale in (2, 3, 4) for line in _scale_lines(scale, models, folder)]
     return f"{markdown(lines)}\n{_wrapped(note)}"

@@ -167,7 +167,10 @@ def main(argv: list[str] | None = None) -> int:
     x, y = _place(arguments.at, image)
     net = load_checkpoint(arguments.model)
     if net.config.graph != "graphagg":
-        raise UsageError(f"Invalid --model ({arguments.model}): it has no GraphAgg (graph = {net.config.graph!r}).")
+        raise UsageError(
+            f"Invalid --model ({arguments.model}): it has no GraphAgg (graph = {net.config.graph!r}). Give a network "
+            "that has one: --model train/weights/ignn-s-x2.pt"
+        )
     found, scale = find(net, image, x, y), net.config.graph_scale
     sheet = draw(image, found, scale)
     query_row, query_column = found.query
