@@ -46,8 +46,8 @@ def halo(config: IGNNConfig) -> int:
     as large in the crop as in the whole image. Without a graph only the layers count.
     """
     s = config.graph_scale
-    plain = 1 + 2 * config.blocks + 1 + 1 + ceil((1.5 if config.scale == 4 else 1) / s)
-    """Of the backbone: head, blocks, last convolution, upsampler, tail."""
+    # Of the backbone: head, blocks, last convolution, upsampler, tail.
+    plain = 1 + 2 * config.blocks + 1 + 1 + ceil(_tail_reach(config) / s)
     # From a pixel to the first key of a query over it: 2 pixels to the corner of the query's patch, up to s - 1 queries
     # of 2 pixels until i // s, half a window of key patches 2s pixels apart. The last key is nearer.
     window = 2 + 2 * (s - 1) + 2 * s * (config.window // 2)

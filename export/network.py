@@ -32,10 +32,9 @@ class ExportedIGNN(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale images."""
-        net, config = self.net, self.net.config
+        net, scale = self.net, self.net.config.scale
         H, W = lr.shape[-2:]
-        least, scale = config.minimum_size, config.scale
-        lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
+        lr = net.padded(lr)
         x = net.head(lr - net.mean)
         features = net.body1(x)
         index, edge = net.find_neighbors(lr, net.reduce(lr))
@@ -78,10 +77,9 @@ class ExportedErrorNet(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale images."""
-        config = self.net.config
+        scale = self.net.config.scale
         H, W = lr.shape[-2:]
-        least, scale = config.minimum_size, config.scale
-        lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
+        lr = self.net.padded(lr)
         sr, errors, features, index, edge = self.net.find_errors(lr)
         graph = self.net.errors
         lent = graph.lend(errors, index, _fold_mean(query_means(errors), *errors.shape[-2:]))

@@ -67,8 +67,7 @@ class IGNN(nn.Module):
         if self.config.graph == "none":
             return self.forward_backbone(lr)
         H, W = lr.shape[-2:]
-        least, scale = self.config.minimum_size, self.config.scale
-        lr = F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
+        lr, scale = self.padded(lr), self.config.scale
         if self.config.graph == "errors":
             sr, *found = self.find_errors(lr)
             return (sr + self.errors(*found))[..., : scale * H, : scale * W]
@@ -78,6 +77,11 @@ class IGNN(nn.Module):
         if f_hr is not None:
             up = self.fuse_up(torch.cat([up, f_hr], dim=1))
         return (self.tail(up) + self.mean)[..., : scale * H, : scale * W]
+
+    def padded(self, lr: Tensor) -> Tensor:
+        """Return images continued at the right and below to the least size that has k neighbors."""
+        (H, W), least = lr.shape[-2:], self.config.minimum_size
+        return F.pad(lr, (0, torch.sym_max(0, least - W), 0, torch.sym_max(0, least - H)), mode="replicate")
 
     def _aggregate(self, features: Tensor, lr: Tensor, lr_down: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the features for the second half of the body, and those at graph scale if there are any."""
@@ -115,7 +119,8 @@ class IGNN(nn.Module):
         """Return the features before the graph, and the output without one."""
         x = self.head(lr - self.mean)
         features = self.body1(x)
-        return features, self.tail(self.upsample(x + self.body2(features))) + self.mean
+        up = self.upsample(x + self.body2(features))
+        return features, self.tail(F.relu(up) if self.config.scale == 4 else up) + self.mean
 
     def forward_backbone(self, lr: Tensor) -> Tensor:
         """Upscale as plain EDSR does: everything but the graph and the convolutions that fuse it in.
@@ -129,9 +134,7 @@ class IGNN(nn.Module):
         Returns:
             (N, 3, scale * H, scale * W).
         """
-        x = self.head(lr - self.mean)
-        up = self.upsample(x + self.body2(self.body1(x)))
-        return self.tail(F.relu(up) if self.config.scale == 4 else up) + self.mean
+        return self._backbone(lr)[1]
 
     def reduce(self, lr: Tensor) -> Tensor:
         """Return the LR image reduced by the graph scale, clamped to 0..255: what the keys are embedded from."""
