@@ -83,7 +83,7 @@ def report(net: IGNN, paths: list[Path], windows: list[int]) -> str:
         lr, hr, tensor, truth = _pair(path, scale)
         entropies.append(weight_entropy(net, tensor))
         if scale == net.config.graph_scale:
-            won.append([tiles_that_neighbors_win(net, tensor, truth, at_random=random) for random in (False, True)])
+            won.append(tiles_that_neighbors_win(net, tensor, truth))
         pictures = [upsample_uint8(lr, scale)] if windows else []
         for window in windows:
             sr = graphagg_star(tensor, net.embedding, scale=scale, neighbors=net.config.neighbors, window=window)

@@ -26,7 +26,7 @@ EQUAL_TRUST = 0.3
 
 
 @torch.inference_mode()
-def tiles_that_neighbors_win(net: IGNN, lr: Tensor, hr: Tensor, *, at_random: bool) -> tuple[float, float, float]:
+def tiles_that_neighbors_win(net: IGNN, lr: Tensor, hr: Tensor) -> list[tuple[float, float, float]]:
     """Return what the neighbors' patches of the image itself know that the network does not.
 
     Every neighbor's patches are folded by AdaPN into a picture of its own, as the network folds their features. Then
@@ -35,23 +35,25 @@ def tiles_that_neighbors_win(net: IGNN, lr: Tensor, hr: Tensor, *, at_random: bo
     Args:
         net: a network with GraphAgg, of scale 2 or 3.
         lr, hr: (1, 3, H, W) and (1, 3, scale * H, scale * W) RGB 0..255.
-        at_random: patches drawn from the search window instead of the nearest ones: what chance gives.
 
     Returns:
-        PSNR of the nearest neighbor's picture in dB; the share of tiles in which one of the k is nearer to the truth
-        than the network; and how many dB the network would gain if someone who knows the truth chose each tile from
-        all of them.
+        twice, of the nearest neighbors and of patches drawn from the search window (what chance gives): PSNR of the
+        nearest neighbor's picture in dB; the share of tiles in which one of the k is nearer to the truth than the
+        network; and how many dB the network would gain if someone who knows the truth chose each tile from all of them.
     """
     scale = net.config.graph_scale
-    index, _ = net.find_neighbors(lr, net.reduce(lr))
-    if at_random:
-        index = _random_neighbors(index, lr.shape[-2] // scale // STRIDE, lr.shape[-1] // scale // STRIDE, net.config)
-    statistics = key_statistics(lr, scale, ADAPN_EPS)
-    lent = [adapn_gather(lr, *statistics, neighbor, scale, ADAPN_EPS) for neighbor in index.unbind(-1)]
-    own, *others = (_tile_errors(picture, hr) for picture in (net(lr).clamp(0, 255), *lent))
-    best = torch.stack(others).amin(0)
-    gain = 10 * float((own.mean() / torch.minimum(own, best).mean()).log10())
-    return 10 * math.log10(255**2 / float(others[0].mean())), float((best < own).float().mean()), gain
+    nearest, _ = net.find_neighbors(lr, net.reduce(lr))
+    drawn = _random_neighbors(nearest, lr.shape[-2] // scale // STRIDE, lr.shape[-1] // scale // STRIDE, net.config)
+    statistics, own = key_statistics(lr, scale, ADAPN_EPS), _tile_errors(net(lr).clamp(0, 255), hr)
+    rows = []
+    for index in (nearest, drawn):
+        lent = [adapn_gather(lr, *statistics, neighbor, scale, ADAPN_EPS) for neighbor in index.unbind(-1)]
+        others = [_tile_errors(picture, hr) for picture in lent]
+        best = torch.stack(others).amin(0)
+        gain = 10 * float((own.mean() / torch.minimum(own, best).mean()).log10())
+        first = 10 * math.log10(255**2 / float(others[0].mean()))
+        rows.append((first, float((best < own).float().mean()), gain))
+    return rows
 
 
 @torch.inference_mode()
