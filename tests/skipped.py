@@ -24,6 +24,7 @@ REMEDIES = {
     r"could not import|needs PyAV|pyvips|\[stream\]|matplotlib|pypng|olygraphy": "pip install -e '.[test]'",
     r"Linux|POSIX|/proc|resource module|terminal|symbolic links|shell script": "Linux",
     r"Python .* is not here": "that Python, on the path or of pyenv",
+    r"PyTorch has no": "a newer PyTorch",
     r"is not installed": "the system's packages cmake and g++",
 }
 """What brings a skipped test, by words of its reason."""
