@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,22 +116,29 @@ class PatchSource:
         """
         lr_batch: list[NDArray[Any]] = []
         hr_batch: list[NDArray[Any]] = []
-        trained = self.entries[: len(self.entries) - self.held_out]
-        areas = np.array([(h - patch + 1) * (w - patch + 1) for _, _, h, w in trained], dtype=np.float64)
-        cumulative = areas.cumsum() / areas.sum()
-        for sample in range(first, first + size):
-            rng = np.random.default_rng((seed, step, sample))
-            lr, hr = self.image(int(cumulative.searchsorted(rng.random(), side="right")))
-            y, x = (int(rng.integers(0, extent - patch + 1)) for extent in lr.shape[:2])
-            s = self.scale
-            lr = lr[y : y + patch, x : x + patch]
-            hr = hr[s * y : s * (y + patch), s * x : s * (x + patch)]
-            turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-            for part, target in ((lr, lr_batch), (hr, hr_batch)):
+        for number, y, x, turns, flip in self.draw(step, seed, size, patch, first).tolist():
+            for image, s, target in zip(self.image(number), (1, self.scale), (lr_batch, hr_batch), strict=True):
+                part = image[s * y : s * (y + patch), s * x : s * (x + patch)]
                 # One item a pixel, not three: NumPy then copies turned images twice as fast.
-                part = np.rot90(part.view("V3")[..., 0], turns)
-                target.append(part[:, ::-1] if flip else part)
+                target.append(turn(part.view("V3")[..., 0], turns, flip))
         return _to_tensor(lr_batch), _to_tensor(hr_batch)
+
+    def draw(self, step: int, seed: int, size: int, patch: int, first: int = 0) -> NDArray[np.int64]:
+        """Draw the patches of a batch, each place of each image as likely as any other.
+
+        Args:
+            step, seed, size, patch, first: as for `batch`.
+
+        Returns:
+            (size, 5): number of the image, top row and left column in LR pixels, and the arguments of `turn`.
+        """
+        sizes = np.array(self.entries)[: len(self.entries) - self.held_out, 2:]
+        places = sizes - patch + 1
+        cumulative = places.prod(1).cumsum() / places.prod(1).sum()
+        draws = np.random.default_rng((seed, step)).random((first + size, 5))[first:]
+        numbers = cumulative.searchsorted(draws[:, 0], side="right")
+        counts = np.column_stack([places[numbers], np.full((size, 2), (4, 2))])
+        return np.column_stack([numbers, (draws[:, 1:] * counts).astype(np.int64)])
 
     def image(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return LR and HR of one photograph, HWC uint8 views of the memory-mapped bytes."""
@@ -137,6 +146,12 @@ class PatchSource:
         H, W = h * self.scale, w * self.scale
         lr = self.pixels[lr_offset : lr_offset + h * w * 3].reshape(h, w, 3)
         return lr, self.pixels[hr_offset : hr_offset + H * W * 3].reshape(H, W, 3)
+
+
+def turn(patch: NDArray[Any], turns: int, flip: int) -> NDArray[Any]:
+    """Return a view of rows and columns turned by quarters, counterclockwise, and then mirrored or not."""
+    patch = np.rot90(patch, turns)
+    return patch[:, ::-1] if flip else patch
 
 
 def open_patches(
@@ -175,24 +190,42 @@ def open_patches(
 
 def _decode(paths: list[Path], scale: int, patch: int, index_file: Path, pixel_file: Path) -> None:
     entries, skipped, offset, digest = [], [], 0, hashlib.sha256()
-    with atomic_path(pixel_file) as temporary, temporary.open("wb") as output:
-        for path in tqdm(paths, desc="decoding", unit="image", leave=False, disable=None):
-            try:
-                hr = read_rgb(path)
-                if min(hr.shape[:2]) // scale < patch:
-                    raise InvalidImageError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}.")
-                lr, hr = make_lr(hr, scale)
-            except (ImageReadError, InvalidImageError) as error:
-                skipped.append(f"{path.name}: {error}")
-                continue
-            entries.append((offset, offset + lr.size, *lr.shape[:2]))
-            for array in (lr, hr):
-                data = np.ascontiguousarray(array).tobytes()
-                digest.update(data)
-                output.write(data)
-                offset += len(data)
+    workers = os.cpu_count() or 1
+    with (
+        atomic_path(pixel_file) as temporary,
+        temporary.open("wb") as output,
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(paths), desc="decoding", unit="image", leave=False, disable=None) as bar,
+    ):
+        for start in range(0, len(paths), 4 * workers):
+            some = paths[start : start + 4 * workers]  # no more than these wait in memory
+            for path, (pair, reason) in zip(some, pool.map(partial(_read_pair, scale, patch), some), strict=True):
+                bar.update()
+                if pair is None:
+                    skipped.append(f"{path.name}: {reason}")
+                    continue
+                lr = pair[0]
+                entries.append((offset, offset + lr.size, *lr.shape[:2]))
+                for array in pair:
+                    data = np.ascontiguousarray(array).tobytes()
+                    digest.update(data)
+                    output.write(data)
+                    offset += len(data)
     index = {"entries": entries, "skipped": skipped, "checksum": digest.hexdigest()}
     write_text(index_file, json.dumps(index))
+
+
+def _read_pair(
+    scale: int, patch: int, path: Path
+) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]] | None, Exception | None]:
+    """Return (LR, HR) of a file, or why it is of no use."""
+    try:
+        hr = read_rgb(path)
+        if min(hr.shape[:2]) // scale < patch:
+            raise InvalidImageError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}.")
+        return make_lr(hr, scale), None
+    except (ImageReadError, InvalidImageError) as error:
+        return None, error
 
 
 def _to_tensor(images: list[NDArray[np.void]]) -> Tensor:

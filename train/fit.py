@@ -25,6 +25,7 @@ from train.data import PatchSource, open_patches
 from train.distributed import ProcessGroup
 from train.errors import CheckpointError, TrainingError
 from train.fit_config import FitConfig, parse_config
+from train.gpu import CapturedGradients, PatchCutter, fits
 from train.graph_picture import GraphPicture, graph_loss
 from train.graph_report import graph_shares
 from train.loader import Batch, BatchLoader
@@ -72,19 +73,39 @@ class Trainer:
         self.optimizer = Optimizer(self.net, config, self.graph_picture.parameters() if self.graph_picture else ())
         self.parameters = self.optimizer.parameters
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self._cutter = PatchCutter(source, config.patch, group.device) if fits(source, group.device) else None
+        self._captured: CapturedGradients | None = None
 
     def make_batch(self, step: int) -> Batch:
-        """Cut this process's patches of a step."""
+        """Prepare this process's part of a step: patches, or where on the device to cut them."""
         config = self.config
-        first = self.group.rank * config.batch
-        lr, hr = self.source.batch(step, config.seed, config.batch, config.patch, first)
-        return (lr.pin_memory(), hr.pin_memory()) if self.group.device.type == "cuda" else (lr, hr)
+        of_step = (step, config.seed, config.batch, config.patch, self.group.rank * config.batch)
+        batch = (self._cutter.places(self.source.draw(*of_step)),) if self._cutter else self.source.batch(*of_step)
+        return tuple(part.pin_memory() for part in batch) if self.group.device.type == "cuda" else batch
 
-    def train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Take one optimiser step; return the loss, on the device."""
+    def train_step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step with what `make_batch` prepared; return the loss, on the device."""
         config, device = self.config, self.group.device
-        lr, hr = lr.to(device, non_blocking=True), hr.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        parts = [part.to(device, non_blocking=True) for part in batch]
+        if config.stage == "backbone" and device.type == "cuda":  # no host in it, and always the same shapes
+            if self._captured is None:
+                self._captured = CapturedGradients(self._add_gradients, parts, self.parameters)
+            loss = self._captured(*parts)
+        else:
+            loss = self._add_gradients(*parts)
+        self.group.average_gradients(self.parameters, loss)
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        self.optimizer.step(learning_rate(config, self.step) / config.learning_rate)
+        self._update_average()
+        self.step += 1
+        return loss
+
+    def _add_gradients(self, *parts: Tensor) -> Tensor:
+        """Add the gradients of a batch on the device to the parameters'; return the loss."""
+        config = self.config
+        lr, hr = self._cutter.cut(*parts) if self._cutter else parts
+        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=config.bf16):
             lr = lr.float().contiguous(memory_format=torch.channels_last)
             sr = self.net.forward_backbone(lr) if config.stage == "backbone" else self.net(lr)
             picture = self.graph_picture() if self.graph_picture else None
@@ -93,14 +114,7 @@ class Trainer:
         if picture is not None:
             total = loss + config.graph_loss * graph_loss(picture.float(), hr.float())
         total.backward()
-        loss = loss.detach()
-        self.group.average_gradients(self.parameters, loss)
-        if config.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
-        self.optimizer.step(learning_rate(config, self.step) / config.learning_rate)
-        self._update_average()
-        self.step += 1
-        return loss
+        return loss.detach()
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -287,7 +301,7 @@ def _loop(
     recent: list[float] = []
     with BatchLoader(trainer.make_batch, trainer.step, config.workers) as loader:
         while trainer.step < config.steps:
-            unread.append(trainer.train_step(*loader.next_batch()))
+            unread.append(trainer.train_step(loader.next_batch()))
             step = trainer.step
             due = [
                 step == config.steps or step % every == 0 for every in (read_every, config.log_every, config.save_every)

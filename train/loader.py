@@ -10,7 +10,7 @@ from types import TracebackType
 
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 _AHEAD_PER_WORKER = 2
 
 

@@ -71,12 +71,13 @@ class IGNN(nn.Module):
         if self.config.graph == "errors":
             sr, *found = self.find_errors(lr)
             return (sr + self.errors(*found))[..., : scale * H, : scale * W]
-        x = self.head(lr - self.mean)
+        with full_precision(lr.device):
+            x = self.head(lr - self.mean)
         features, f_hr = self._aggregate(self.body1(x), lr, lr_down)
         up = self.upsample(x + self.body2(features))
         if f_hr is not None:
             up = self.fuse_up(torch.cat([up, f_hr], dim=1))
-        return (self.tail(up) + self.mean)[..., : scale * H, : scale * W]
+        return self._finish(up)[..., : scale * H, : scale * W]
 
     def padded(self, lr: Tensor) -> Tensor:
         """Return images continued at the right and below to the least size that has k neighbors."""
@@ -117,10 +118,19 @@ class IGNN(nn.Module):
 
     def _backbone(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features before the graph, and the output without one."""
-        x = self.head(lr - self.mean)
+        with full_precision(lr.device):
+            x = self.head(lr - self.mean)
         features = self.body1(x)
         up = self.upsample(x + self.body2(features))
-        return features, self.tail(F.relu(up) if self.config.scale == 4 else up) + self.mean
+        return features, self._finish(F.relu(up) if self.config.scale == 4 else up)
+
+    def _finish(self, up: Tensor) -> Tensor:
+        """Return the image of the features at HR. Its last convolution makes pixels, which bfloat16 rounds to 1."""
+        *before, last = self.tail
+        for layer in before:
+            up = layer(up)
+        with full_precision(up.device):
+            return last(up.to(self.mean.dtype)) + self.mean
 
     def forward_backbone(self, lr: Tensor) -> Tensor:
         """Upscale as plain EDSR does: everything but the graph and the convolutions that fuse it in.

@@ -10,6 +10,7 @@ from PIL import Image
 from runtime.atomic import PART_SUFFIX
 from runtime.errors import ImageReadError, UsageError
 from train.data import list_images, make_lr, open_patches, read_rgb
+from train.gpu import PatchCutter
 from train.loader import BatchLoader
 
 
@@ -88,6 +89,17 @@ def test_patches_are_aligned_and_depend_on_seed_and_step_alone(photos, tmp_path,
     assert not torch.equal(lr, source.batch(6, 7, 4, 12)[0])
     # Two processes cut what one would.
     assert torch.equal(lr, torch.cat([source.batch(5, 7, 2, 12, first)[0] for first in (0, 2)]))
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_patches_cut_on_the_device_are_the_same(photos, tmp_path, scale):
+    source = open_patches(photos, scale, 12, tmp_path / "cache", held_out=1)
+    cutter = PatchCutter(source, 12, torch.device("cpu"))
+    for step in range(4):
+        cut = cutter.cut(cutter.places(source.draw(step, 7, 16, 12, 1)))
+        for mine, expected in zip(cut, source.batch(step, 7, 16, 12, 1), strict=True):
+            assert torch.equal(mine, expected)
+            assert mine.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_held_out_images_are_the_same_and_never_trained_on(photos, tmp_path):
