@@ -53,7 +53,8 @@ def downsample_bicubic(image: Tensor, scale: int) -> Tensor:
     N, C, H, W = image.shape
     height, width = H // scale, W // scale
     after = len(weights) - scale - before
-    kernel = torch.tensor(weights, dtype=image.dtype, device=image.device)
+    # By fills: a copy from the host would break the capture of a CUDA graph.
+    kernel = torch.stack([torch.full((), w, dtype=image.dtype, device=image.device) for w in weights])
     # MATLAB reduces rows first; in floating point the order is visible in the last digits only.
     rows = _mirror_index(height * scale, before, after, image.device)
     x = image.index_select(2, rows).reshape(N * C, 1, rows.shape[0], W)

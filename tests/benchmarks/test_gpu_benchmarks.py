@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import baseline, graph_overhead, subjects
-from benchmarks.gpu import correctness, kernels, networks, plain, rtx_engine
+from benchmarks.gpu import correctness, kernels, networks, plain, rtx_engine, table
 from runtime.errors import BackendUnavailableError
 from train import ops
 
@@ -56,3 +56,7 @@ def test_networks_in_half_are_the_network() -> None:
 def test_without_a_gpu_they_say_so(main: Callable[[list[str]], int], arguments: list[str]) -> None:
     with pytest.raises(BackendUnavailableError, match="No CUDA device"):
         main(arguments)
+
+
+def test_the_page_is_of_the_results() -> None:
+    assert (table.RESULTS / "README.md").read_text(encoding="utf-8") == table.page()
