@@ -62,6 +62,13 @@ class IGNNConfig:
             raise UsageError(f"Invalid graph ({self.graph!r}). Supported values are {', '.join(GRAPHS)}.")
         if self.graph == "errors" and self.scale == 4:
             raise UsageError("Invalid scale (4). The graph of errors has one scale; supported values are 2, 3.")
+        if self.graph not in ("graphagg", "same-scale"):
+            for name in ("adapn", "ecn"):
+                if not getattr(self, name):
+                    raise UsageError(
+                        f"Invalid {name} (False) with graph = {self.graph!r}. Only the graphs graphagg and same-scale "
+                        f"have it; leave {name} out."
+                    )
         if not 0 <= self.graph_after <= self.blocks:
             raise UsageError(
                 f"Invalid graph_after ({self.graph_after}). It must be between 0 and blocks ({self.blocks})."

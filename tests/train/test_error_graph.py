@@ -72,3 +72,10 @@ def test_everything_but_the_search_has_a_gradient() -> None:
 def test_x4_is_refused() -> None:
     with pytest.raises(UsageError, match=r"Invalid scale \(4\)"):
         IGNNConfig(scale=4, graph="errors")
+
+
+@pytest.mark.parametrize("graph", ["errors", "non-local", "none"])
+@pytest.mark.parametrize("part", ["adapn", "ecn"])
+def test_parts_of_another_graph_are_refused(graph: str, part: str) -> None:
+    with pytest.raises(UsageError, match=rf"Invalid {part} \(False\) with graph = '{graph}'"):
+        IGNNConfig(graph=graph, **{part: False})
