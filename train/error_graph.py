@@ -21,6 +21,8 @@ _TRUST = 0.3
 """Sum of the neighbors' weights before training."""
 _AROUND = 5
 """Side of the neighborhood, in LR pixels, in which errors agree or do not."""
+_STEEPNESS = 8.0
+"""Factor on the doubt: its 19 weights then learn as fast as those of the edge labels' network, which are many."""
 _NO_ERROR, _NO_CONTRAST = 0.3, 1.6
 """What squared errors and contrasts are too small to be compared: rounding to 8 bits makes 0.1 of the first."""
 
@@ -29,7 +31,9 @@ class ErrorGraph(nn.Module):
     """Sum the errors that k neighbors lend, each with a weight; what is left to a total of 1 goes to no correction.
 
     The weights are a softmax of one logit for each neighbor, from its edge label, and one of doubt, from two numbers
-    that no contrast changes: how far the k errors agree, and how far the neighbors differ beside the contrast.
+    that no contrast changes: how far the k errors agree, and how far the neighbors differ beside the contrast. The
+    neighbors' logits have mean zero: edge labels choose among neighbors, the doubt alone says whether to trust them.
+    (Free, they learn to trust none, from photographs that the backbone knows.)
 
     Args:
         channels: width of the features, in which patches are matched and whose differences are the edge labels.
@@ -49,7 +53,7 @@ class ErrorGraph(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         if self.doubt.bias is not None:
-            nn.init.constant_(self.doubt.bias, math.log(neighbors * (1 - _TRUST) / _TRUST))
+            nn.init.constant_(self.doubt.bias, math.log(neighbors * (1 - _TRUST) / _TRUST) / _STEEPNESS)
 
     def forward(self, errors: Tensor, features: Tensor, index: Tensor, edge: Tensor) -> Tensor:
         """Return what to add to the backbone's output.
@@ -103,7 +107,8 @@ class ErrorGraph(nn.Module):
         features = features.to(dtype)
         contrast = (features - _box(features, PATCH)).abs().mean(1, keepdim=True)
         relative = difference / (PATCH**2 * contrast + _NO_CONTRAST)
-        doubt = self.doubt(torch.cat([3 * agreement - 1, (relative + 0.05).log()], dim=1))
+        doubt = _STEEPNESS * self.doubt(torch.cat([3 * agreement - 1, (relative + 0.05).log()], dim=1))
+        logits = logits - logits.mean(dim=1, keepdim=True)
         return torch.cat([logits, doubt], dim=1).softmax(dim=1)[:, :-1]
 
     def correct(self, lent: list[Tensor], weights: Tensor) -> Tensor:
