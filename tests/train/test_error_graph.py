@@ -61,6 +61,19 @@ def test_doubt_reads_whether_the_errors_agree() -> None:
     assert (alike > unlike).all()
 
 
+def test_edge_labels_choose_among_neighbors_alone() -> None:
+    net = network(trained=False)
+    _, _, features, _, edge = net.find_errors(255 * torch.rand(1, 3, 20, 20))
+    lent = [torch.randn(1, 3, 40, 40) for _ in range(5)]
+    before = net.errors.neighbor_weights(lent, features, edge)
+    last = net.errors.weightnet.get_submodule("2.0")
+    with torch.no_grad():
+        last.bias.fill_(-5.0)  # the same for every neighbor
+        torch.testing.assert_close(net.errors.neighbor_weights(lent, features, edge), before)
+        last.weight.normal_()
+        assert (net.errors.neighbor_weights(lent, features, edge) - before).abs().max() > 0.01
+
+
 def test_everything_but_the_search_has_a_gradient() -> None:
     net = network()
     net(255 * torch.rand(1, 3, 20, 22)).square().mean().backward()
