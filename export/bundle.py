@@ -25,7 +25,8 @@ WEIGHTS = _ROOT / "train" / "weights"
 _TRAINING_DATA = (
     "353 crops of free photographs and the 24 Kodak photographs: budgie-backgrounds (CC0), "
     "xubuntu-community-artwork (CC0, CC-BY, CC-BY-SA), "
-    "pop-os/wallpapers (public domain, CC-BY), ubuntu-mate-artwork (CC0, CC-BY-SA), Kodak (unrestricted usage)"
+    "pop-os/wallpapers (public domain, CC-BY), ubuntu-mate-artwork (CC0, CC-BY-SA), Kodak (unrestricted usage); "
+    "CID22 (CC-BY-SA-4.0) and CLIC 2025 (Unsplash License)"
 )
 
 
