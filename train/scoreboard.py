@@ -155,8 +155,13 @@ def _complete(images: dict[str, dict[str, Any]]) -> int:
 
 
 def _merged(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """Return the rows of the file with those of the journal in their place, in a fixed order."""
+    """Return the rows of the file with those of the journal in their place, in a fixed order.
+
+    Rows of a bundled model as it was before are left out.
+    """
     old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    bundled = {(scale, method.name): method.sha256 for scale in (2, 3, 4) for method in bundled_methods(scale)}
+    old = [row for row in old if bundled.get((row["scale"], row["method"]), row["model_sha256"]) == row["model_sha256"]]
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         return row["scale"], row["dataset"], row["images"], row["method"]

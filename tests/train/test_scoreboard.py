@@ -102,6 +102,22 @@ def test_a_changed_model_is_measured_again(sets):
     assert board(sets)["nearest", "SetB", 1]["model_sha256"] != before
 
 
+def test_rows_of_a_bundled_model_as_it_was_before_go(sets):
+    assert run(sets, "--only", "bicubic") == 0
+    content = json.loads((sets / "board.json").read_text())
+    (first, *_) = content["rows"]
+    content["rows"] += [
+        first | {"images": 2, "model_sha256": "of before"},
+        first | {"method": "peer of others", "model_sha256": "any"},
+    ]
+    (sets / "board.json").write_text(json.dumps(content))
+    assert run(sets, "--only", "bicubic") == 0
+    assert {(method, images) for method, name, images in board(sets) if name == first["dataset"]} == {
+        ("bicubic", first["images"]),
+        ("peer of others", first["images"]),
+    }
+
+
 def test_methods_are_compared_on_the_same_images(sets):
     """One method on all images, the other on the first two: the means of the first two of both stand beside them."""
     assert run(sets, "--only", "bicubic") == 0
