@@ -71,8 +71,7 @@ class IGNN(nn.Module):
         if self.config.graph == "errors":
             sr, *found = self.find_errors(lr)
             return (sr + self.errors(*found))[..., : scale * H, : scale * W]
-        with full_precision(lr.device):
-            x = self.head(lr - self.mean)
+        x = self._begin(lr)
         features, f_hr = self._aggregate(self.body1(x), lr, lr_down)
         up = self.upsample(x + self.body2(features))
         if f_hr is not None:
@@ -118,14 +117,18 @@ class IGNN(nn.Module):
 
     def _backbone(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features before the graph, and the output without one."""
-        with full_precision(lr.device):
-            x = self.head(lr - self.mean)
+        x = self._begin(lr)
         features = self.body1(x)
         up = self.upsample(x + self.body2(features))
         return features, self._finish(F.relu(up) if self.config.scale == 4 else up)
 
+    def _begin(self, lr: Tensor) -> Tensor:
+        """Return the first features of an image. The convolution reads pixels, which bfloat16 rounds to 1."""
+        with full_precision(lr.device):
+            return self.head(lr - self.mean)
+
     def _finish(self, up: Tensor) -> Tensor:
-        """Return the image of the features at HR. Its last convolution makes pixels, which bfloat16 rounds to 1."""
+        """Return the image of the features at HR. The last convolution makes pixels, which bfloat16 rounds as well."""
         *before, last = self.tail
         for layer in before:
             up = layer(up)

@@ -47,13 +47,13 @@ def _networks(results: list[dict[str, Any]]) -> Iterator[str]:
         "alone, and the straightforward version in plain PyTorch, which materialises patches."
     )
     yield ""
-    yield "| network | LR | ms | LR megapixels/s | of its convolutions | faster than straightforward | less memory |"
+    yield "| network | LR | ms | output MP/s | of its convolutions | faster than straightforward | less memory |"
     yield "|---|---|---|---|---|---|---|"
     for network in results:
         for row in network["rows"]:
             yield (
                 f"| {row['network']} | {row['width']} x {row['height']} | {row['ms']:.1f} "
-                f"| {row['height'] * row['width'] / row['ms'] / 1e3:.1f} | {row['times_convolutions']:.2f} x "
+                f"| {row['megapixels_per_second']:.1f} | {row['times_convolutions']:.2f} x "
                 f"(target {row['target_times_convolutions']}) | {_times(row['times_faster'])} "
                 f"| {_times(row['times_less_memory'])} |"
             )
