@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from train.photographs import refuse_evaluation_images
 from train.resize import downsample_uint8
 
 _SUFFIXES = tuple(Image.registered_extensions())
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -92,14 +93,11 @@ class PatchSource:
     """Files that were unreadable or too small, with the reason."""
     checksum: str
     """SHA-256 of the cached bytes."""
-    held_out: int = 0
-    """Number of images, the last by name, that no batch is cut from. (By name, so that crops of one photograph, which
-    are named alike, stay on one side, except at the boundary.)"""
-
-    @property
-    def validation_images(self) -> list[int]:
-        """Numbers of the images held out."""
-        return list(range(len(self.entries) - self.held_out, len(self.entries)))
+    trained: int
+    """Number of images, the first, that batches are cut from."""
+    validation_images: list[int]
+    """Numbers of the photographs held out, the last by name; no batch is cut from them or their reduced copies. (By
+    name, so that crops of one photograph, which are named alike, stay on one side, except at the boundary.)"""
 
     def batch(self, step: int, seed: int, size: int, patch: int, first: int = 0) -> tuple[Tensor, Tensor]:
         """Return a batch that depends on (seed, step) alone, so that a resumed run equals an unbroken one.
@@ -132,7 +130,7 @@ class PatchSource:
         Returns:
             (size, 5): number of the image, top row and left column in LR pixels, and the arguments of `turn`.
         """
-        sizes = np.array(self.entries)[: len(self.entries) - self.held_out, 2:]
+        sizes = np.array(self.entries)[: self.trained, 2:]
         places = sizes - patch + 1
         cumulative = places.prod(1).cumsum() / places.prod(1).sum()
         draws = np.random.default_rng((seed, step)).random((first + size, 5))[first:]
@@ -155,7 +153,12 @@ def turn(patch: NDArray[Any], turns: int, flip: int) -> NDArray[Any]:
 
 
 def open_patches(
-    folder: str | os.PathLike[str], scale: int, patch: int, cache: str | os.PathLike[str], held_out: int = 0
+    folder: str | os.PathLike[str],
+    scale: int,
+    patch: int,
+    cache: str | os.PathLike[str],
+    held_out: int = 0,
+    copies: Sequence[float] = (),
 ) -> PatchSource:
     """Decode a folder once into `cache` and open it.
 
@@ -164,7 +167,8 @@ def open_patches(
         scale: 2, 3 or 4.
         patch: LR patch side; photographs with less are skipped.
         cache: folder for the decoded arrays; decoded again when the files change.
-        held_out: images, the last by name, to keep from training; at most a quarter of all.
+        held_out: photographs, the last by name, to keep from training; at most a quarter of all.
+        copies: factors, below 1, by which reduced copies of every photograph are made, by Pillow's bicubic.
 
     Raises:
         UsageError: the folder is missing, holds no image, or holds images of an evaluation set.
@@ -173,23 +177,32 @@ def open_patches(
     """
     paths = list_images(folder)
     stamp = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = hashlib.sha256(json.dumps([_CACHE_FORMAT, scale, patch, stamp]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_CACHE_FORMAT, scale, patch, copies, stamp]).encode()).hexdigest()[:16]
     cache = Path(cache)
     index_file, pixel_file = cache / f"x{scale}-{key}.json", cache / f"x{scale}-{key}.bin"
     if not index_file.exists():
         refuse_evaluation_images(paths)
-        _decode(paths, scale, patch, index_file, pixel_file)
+        _decode(paths, partial(_read_pairs, scale, patch, copies), index_file, pixel_file)
     index = json.loads(index_file.read_text())
     if not index["entries"]:
         raise ImageReadError(f"No usable photograph in {folder}: {'; '.join(index['skipped'][:5])}")
     pixels = np.memmap(pixel_file, dtype=np.uint8, mode="r")
     entries = [tuple(entry) for entry in index["entries"]]
-    held_out = min(held_out, len(entries) // 4)
-    return PatchSource(scale, pixels, entries, index["skipped"], index["checksum"], held_out)
+    photographs = index["photographs"]
+    held = photographs[len(photographs) - min(held_out, len(photographs) // 4) :]
+    trained = held[0] if held else len(entries)
+    return PatchSource(scale, pixels, entries, index["skipped"], index["checksum"], trained, held)
 
 
-def _decode(paths: list[Path], scale: int, patch: int, index_file: Path, pixel_file: Path) -> None:
-    entries, skipped, offset, digest = [], [], 0, hashlib.sha256()
+_Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def _decode(
+    paths: list[Path], read: Callable[[Path], tuple[list[_Pair], Exception | None]], index_file: Path, pixel_file: Path
+) -> None:
+    entries: list[tuple[int, ...]] = []
+    photographs: list[int] = []  # the number of each one's first image
+    skipped, offset, digest = [], 0, hashlib.sha256()
     workers = os.cpu_count() or 1
     with (
         atomic_path(pixel_file) as temporary,
@@ -199,33 +212,38 @@ def _decode(paths: list[Path], scale: int, patch: int, index_file: Path, pixel_f
     ):
         for start in range(0, len(paths), 4 * workers):
             some = paths[start : start + 4 * workers]  # no more than these wait in memory
-            for path, (pair, reason) in zip(some, pool.map(partial(_read_pair, scale, patch), some), strict=True):
+            for path, (pairs, reason) in zip(some, pool.map(read, some), strict=True):
                 bar.update()
-                if pair is None:
+                if reason:
                     skipped.append(f"{path.name}: {reason}")
                     continue
-                lr = pair[0]
-                entries.append((offset, offset + lr.size, *lr.shape[:2]))
-                for array in pair:
-                    data = np.ascontiguousarray(array).tobytes()
-                    digest.update(data)
-                    output.write(data)
-                    offset += len(data)
-    index = {"entries": entries, "skipped": skipped, "checksum": digest.hexdigest()}
+                photographs.append(len(entries))
+                for pair in pairs:
+                    lr = pair[0]
+                    entries.append((offset, offset + lr.size, *lr.shape[:2]))
+                    for array in pair:
+                        data = np.ascontiguousarray(array).tobytes()
+                        digest.update(data)
+                        output.write(data)
+                        offset += len(data)
+    index = {"entries": entries, "photographs": photographs, "skipped": skipped, "checksum": digest.hexdigest()}
     write_text(index_file, json.dumps(index))
 
 
-def _read_pair(
-    scale: int, patch: int, path: Path
-) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]] | None, Exception | None]:
-    """Return (LR, HR) of a file, or why it is of no use."""
+def _read_pairs(scale: int, patch: int, copies: Sequence[float], path: Path) -> tuple[list[_Pair], Exception | None]:
+    """Return (LR, HR) of a file and of its reduced copies that hold a patch, or why it is of no use."""
     try:
         hr = read_rgb(path)
         if min(hr.shape[:2]) // scale < patch:
             raise InvalidImageError(f"{hr.shape[1]} x {hr.shape[0]} pixels hold no patch of {scale * patch}.")
-        return make_lr(hr, scale), None
+        pairs = [make_lr(hr, scale)]
+        for factor in copies:
+            size = round(factor * hr.shape[1]), round(factor * hr.shape[0])
+            if min(size) // scale >= patch:
+                pairs.append(make_lr(np.asarray(Image.fromarray(hr).resize(size, Image.Resampling.BICUBIC)), scale))
+        return pairs, None
     except (ImageReadError, InvalidImageError) as error:
-        return None, error
+        return [], error
 
 
 def _to_tensor(images: list[NDArray[np.void]]) -> Tensor:

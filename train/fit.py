@@ -10,6 +10,7 @@ import math
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from runtime.atomic import make_folder, remove_leftovers
 from runtime.cli import run_command
 from runtime.errors import UsageError
+from train.augment import draw_variations, vary
 from train.checkpoint import Checkpoint, RunState, read_checkpoint, read_weights, save_checkpoint
 from train.data import PatchSource, open_patches
 from train.distributed import ProcessGroup
@@ -79,8 +81,11 @@ class Trainer:
     def make_batch(self, step: int) -> Batch:
         """Prepare this process's part of a step: patches, or where on the device to cut them."""
         config = self.config
-        of_step = (step, config.seed, config.batch, config.patch, self.group.rank * config.batch)
+        first = self.group.rank * config.batch
+        of_step = (step, config.seed, config.batch, config.patch, first)
         batch = (self._cutter.places(self.source.draw(*of_step)),) if self._cutter else self.source.batch(*of_step)
+        if config.augment:
+            batch = (*batch, draw_variations(step, config.seed, config.batch, first))
         return tuple(part.pin_memory() for part in batch) if self.group.device.type == "cuda" else batch
 
     def train_step(self, batch: Batch) -> Tensor:
@@ -104,15 +109,18 @@ class Trainer:
     def _add_gradients(self, *parts: Tensor) -> Tensor:
         """Add the gradients of a batch on the device to the parameters'; return the loss."""
         config = self.config
-        lr, hr = self._cutter.cut(*parts) if self._cutter else parts
+        lr, hr = self._cutter.cut(parts[0]) if self._cutter else parts[:2]
+        lr, hr = lr.float(), hr.float()
+        if config.augment:
+            lr, hr = vary(lr, hr, parts[-1])
         with torch.autocast(self.group.device.type, torch.bfloat16, enabled=config.bf16):
-            lr = lr.float().contiguous(memory_format=torch.channels_last)
+            lr = lr.contiguous(memory_format=torch.channels_last)
             sr = self.net.forward_backbone(lr) if config.stage == "backbone" else self.net(lr)
             picture = self.graph_picture() if self.graph_picture else None
-        loss = LOSSES[config.loss](sr.float(), hr.float())
+        loss = LOSSES[config.loss](sr.float(), hr)
         total = loss
         if picture is not None:
-            total = loss + config.graph_loss * graph_loss(picture.float(), hr.float())
+            total = loss + config.graph_loss * graph_loss(picture.float(), hr)
         total.backward()
         return loss.detach()
 
@@ -268,11 +276,14 @@ def run(config: FitConfig, group: ProcessGroup, stop: _StopRequest) -> str:
     output = Path(config.output)
     make_folder(output)
     held_out = 0 if config.validation else config.held_out
+    photographs = partial(
+        open_patches, config.data, config.scale, config.patch, output.parent / "cache", held_out, config.copies
+    )
     if group.rank == 0:  # the first decodes, the others open what it made
-        source = open_patches(config.data, config.scale, config.patch, output.parent / "cache", held_out)
+        source = photographs()
     group.wait()
     if group.rank != 0:
-        source = open_patches(config.data, config.scale, config.patch, output.parent / "cache", held_out)
+        source = photographs()
     trainer = Trainer(config, source, group)
     last = output / "last.pt"
     notes = trainer.resume(last) if last.exists() else []
@@ -337,8 +348,7 @@ def _loop(
 
 
 def _describe(source: PatchSource, validated: int, group: ProcessGroup, notes: list[str]) -> None:
-    images = len(source.entries) - source.held_out
-    sys.stderr.write(f"{images} images to train on, {validated} to validate; {group.size} x {group.device}\n")
+    sys.stderr.write(f"{source.trained} images to train on, {validated} to validate; {group.size} x {group.device}\n")
     for skipped in source.skipped:
         sys.stderr.write(f"skipped {skipped}\n")
     for note in notes:

@@ -26,6 +26,8 @@ class FitConfig:
     """Folder of photographs."""
     output: str = "runs/ignn"
     """Folder for the checkpoint (last.pt), the log (log.jsonl) and TensorBoard's files."""
+    copies: tuple[float, ...] = ()
+    """Factors, below 1, of reduced copies to train on beside every photograph: they hold finer structures."""
     preset: str = "ignn"
     """Network preset: "ignn" (the paper's), "ignn-s" or "ignn-e"."""
     scale: int = 2
@@ -45,6 +47,8 @@ class FitConfig:
     """Patches per step and process."""
     patch: int = 60
     """Side of an LR patch in pixels."""
+    augment: bool = False
+    """Beside flips and turns, vary the patches' contrast and order of colors and blend pairs (train.augment)."""
     learning_rate: float = 1e-4
     """Adam's peak learning rate."""
     muon: float = 0.0
@@ -99,6 +103,9 @@ class FitConfig:
                 raise UsageError(
                     f"Invalid {name} ({getattr(self, name)!r}). Supported values are {', '.join(accepted)}."
                 )
+        for factor in self.copies:
+            if not 0 < factor < 1:
+                raise UsageError(f"Invalid copies ({factor}). Each factor must be above 0 and below 1.")
         for name in ("batch", "patch", "period", "workers", "validate_every", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"Invalid {name} ({getattr(self, name)}). It must be at least 1.")
@@ -152,6 +159,8 @@ def parse_config(argv: list[str] | None) -> FitConfig:
         flag = "--" + item.name.replace("_", "-")
         if item.name == "network":
             parser.add_argument(flag, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS)
+        elif item.name == "copies":
+            parser.add_argument(flag, nargs="*", type=float, metavar="FACTOR", default=argparse.SUPPRESS)
         elif types[item.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
         else:
@@ -161,6 +170,8 @@ def parse_config(argv: list[str] | None) -> FitConfig:
     flags = vars(parser.parse_args(argv))
     path = flags.pop("config")
     values = _read_file(path) if path else {}
+    if "copies" in flags:
+        flags["copies"] = tuple(flags["copies"])
     if "network" in flags:
         flags["network"] = values.get("network", {}) | dict(map(_parse_assignment, flags["network"]))
     return FitConfig(**{**values, **flags})
@@ -176,6 +187,9 @@ def _read_file(path: str) -> dict[str, Any]:
     if unknown:
         raise UsageError(f"Unknown key ({', '.join(unknown)}) in {path}. Keys are {', '.join(sorted(types))}.")
     for name, value in values.items():
+        if name == "copies" and type(value) is list and all(type(factor) is float for factor in value):
+            values[name] = tuple(value)
+            continue
         expected = dict if name == "network" else types[name]
         if expected is float and type(value) is int:
             values[name] = float(value)

@@ -9,9 +9,11 @@ from PIL import Image
 
 from runtime.atomic import PART_SUFFIX
 from runtime.errors import ImageReadError, UsageError
+from train.augment import draw_variations, vary
 from train.data import list_images, make_lr, open_patches, read_rgb
 from train.gpu import PatchCutter
 from train.loader import BatchLoader
+from train.resize import downsample_bicubic
 
 
 def write_photos(folder, count=4, height=64, width=80):
@@ -109,7 +111,39 @@ def test_held_out_images_are_the_same_and_never_trained_on(photos, tmp_path):
     assert (source.image(4)[1] == (255, 0, 0)).all()
     red = torch.tensor([255, 0, 0]).view(1, 3, 1, 1)
     assert not any((source.batch(step, 0, 4, 16)[0] == red).all(dim=(1, 2, 3)).any() for step in range(20))
-    assert open_patches(photos, 2, 16, tmp_path / "cache", held_out=9).held_out == 1  # a quarter of five
+    most = open_patches(photos, 2, 16, tmp_path / "cache", held_out=9)
+    assert (most.trained, most.validation_images) == (4, [4])  # a quarter of five
+
+
+def test_reduced_copies_follow_their_photograph(photos, tmp_path):
+    Image.new("RGB", (80, 64), (255, 0, 0)).save(photos / "z_last.png")
+    source = open_patches(photos, 2, 16, tmp_path / "cache", held_out=1, copies=(0.75, 0.5, 0.25))
+    # The last factor leaves no patch of 32 x 32.
+    assert [source.image(number)[1].shape[:2] for number in range(3)] == [(64, 80), (48, 60), (32, 40)]
+    assert len(source.entries) == 15
+    assert (source.trained, source.validation_images) == (12, [12])  # copies of what is held out are too
+    drawn = {number for step in range(9) for number in source.draw(step, 0, 64, 16)[:, 0]}
+    assert {0, 1, 3, 4, 9, 10} <= drawn <= set(range(12))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_varied_patches_are_reductions_still(scale):
+    hr = 255 * torch.rand(8, 3, 12 * scale, 12 * scale, generator=torch.Generator().manual_seed(0))
+    lr = downsample_bicubic(hr, scale)
+    variations = draw_variations(3, 0, 8)
+    assert all(len(column.unique()) > 1 for column in variations.T)
+    varied_lr, varied_hr = vary(lr, hr, variations)
+    assert not any(torch.equal(before, after) for before, after in zip(hr, varied_hr, strict=True))
+    assert torch.allclose(downsample_bicubic(varied_hr, scale), varied_lr, atol=1e-3)
+
+
+def test_variations_depend_on_seed_and_step_alone():
+    whole = draw_variations(5, 7, 6)
+    assert torch.equal(torch.cat([draw_variations(5, 7, 2, first) for first in (0, 2, 4)]), whole)
+    assert not torch.equal(draw_variations(6, 7, 6), whole)
+    share = whole[:, 1]
+    assert ((whole[:, 0] >= 0.7) & (whole[:, 0] <= 1.6) & (share >= 0) & (share <= 0.5)).all()
+    assert torch.equal(whole[:, 2:].sort().values, torch.arange(3.0).expand(6, 3))
 
 
 def test_loader_keeps_the_order_for_any_number_of_threads():

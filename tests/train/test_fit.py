@@ -95,6 +95,10 @@ def test_flags_win_over_the_file_over_the_defaults(tmp_path):
     config = parse_config(["--config", str(file), "--batch", "2", "--no-bf16", "--network", "graph=same-scale"])
     assert (config.data, config.batch, config.clip, config.bf16) == ("photos", 2, 1.0, False)
     assert (config.net.window, config.net.graph, config.net.channels) == (10, "same-scale", 256)
+    file.write_text('data = "photos"\ncopies = [0.8, 0.5]\n')
+    assert parse_config(["--config", str(file)]).copies == (0.8, 0.5)
+    assert parse_config(["--config", str(file), "--copies", "0.7"]).copies == (0.7,)
+    assert parse_config(["--config", str(file), "--copies"]).copies == ()
 
 
 def test_defaults_are_the_papers_recipe():
@@ -118,6 +122,8 @@ def test_cosine_restarts_and_warms_up():
         ("stage = 'all'", "Supported values are backbone, whole"),
         ("[network]\nwidth = 4", "Unknown configuration field (width)"),
         ("patch = 2", "at least 12 pixels"),
+        ("copies = [0.5, 2.0]", "Invalid copies (2.0)"),
+        ("copies = 0.5", "Invalid copies (0.5)"),
         ("data = [", "cannot be read"),
         ("", "--data FOLDER"),
     ],
