@@ -77,8 +77,7 @@ def bundle(
     # The very numbers of the ONNX file, for whoever trains on.
     make_folder(WEIGHTS)
     if checkpoint.resolve().parent != WEIGHTS.resolve():
-        kept = trained.network() if trained.stage == "backbone" else net
-        save_checkpoint(round_weights(kept).half(), WEIGHTS / f"{name}.pt", stage=trained.stage)
+        save_checkpoint(round_weights(net).half(), WEIGHTS / f"{name}.pt", stage=trained.stage)
     if edsr is not None:
         save_checkpoint(round_weights(edsr.network()).half(), WEIGHTS / f"{name}-backbone.pt", stage="backbone")
     entry = {

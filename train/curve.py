@@ -18,7 +18,7 @@ from train.checkpoint import read_checkpoint
 
 _SETTINGS = (
     "stage", "steps", "period", "batch", "patch", "learning_rate", "muon", "graph_loss", "warmup", "schedule", "ema",
-    "seed",
+    "seed", "copies", "augment",
 )  # fmt: skip
 """What of a run's settings is kept: no paths."""
 _SHARE = "graph_share_"
@@ -51,7 +51,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"Invalid run ({folder}). It has not validated yet: train with --validation FOLDER or --held-out, and "
             "--validate-every."
         )
-    settings = {name: checkpoint.run.fit[name] for name in _SETTINGS}
+    settings = {name: checkpoint.run.fit[name] for name in _SETTINGS if name in checkpoint.run.fit}
     return {
         "name": folder.resolve().name,
         "settings": settings | {"network": checkpoint.config.to_dict()},

@@ -38,6 +38,8 @@ from train.warm_start import pass_backbone_through, take_backbone_out
 
 _EMBEDDED = ("graphagg", "same-scale")
 """Graphs that match patches in VGG19's embedding."""
+_OF_GRAPH = ("errors", "gcn", "fuse_b", "fuse_up")
+"""Parts of the network that a backbone does not have."""
 _READ_EVERY_ON_GPU = 10
 """Steps between reading losses on a GPU: each reading makes the host wait for it."""
 
@@ -66,7 +68,8 @@ class Trainer:
             pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
         if config.stage == "graph":
             net.requires_grad_(False)
-            net.errors.requires_grad_(True)
+            for name, part in net.named_children():
+                part.requires_grad_(name in _OF_GRAPH)
         self.net = net.to(group.device)
         # No torch.compile: on a CPU it saves the backbone no time, and PyTorch 2.13's assumes wrong strides for the
         # gradient of the whole network's replicating pad in channels-last, and stops.
@@ -225,11 +228,11 @@ def _initial_network(config: FitConfig, start: Checkpoint | None) -> IGNN:
         if not any(name.startswith("body") for name in fitting):
             raise CheckpointError(f"Checkpoint {start.path} fits no block of this network: another width or preset?")
         net.load_state_dict(own | fitting)
-        if config.stage == "backbone" and start.stage == "whole":
+        if config.stage == "backbone" and start.stage != "backbone":
             take_backbone_out(net)
     if config.embedding:
         _load_embedding(net, config.embedding)
-    elif config.stage == "whole" and net.config.graph in _EMBEDDED and not (start and start.has_embedding):
+    elif config.stage != "backbone" and net.config.graph in _EMBEDDED and not (start and start.has_embedding):
         raise UsageError("The graph needs VGG19's weights. Give --embedding FILE (torchvision's vgg19 names).")
     return net
 

@@ -11,6 +11,9 @@ from typing import Any, get_type_hints
 from runtime.errors import UsageError
 from train.config import IGNNConfig
 
+_FUSED = ("graphagg", "same-scale")
+"""Graphs whose features are fused into the backbone's."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -36,7 +39,7 @@ class FitConfig:
     """Fields of the network to change, e.g. window=10 (see train.config)."""
     stage: str = "whole"
     """"backbone" trains plain EDSR, what the whole network is initialised from; "whole" trains everything; "graph" the
-    graph of errors alone, on a backbone that stays as `start` has it."""
+    graph and what fuses it in alone, on a backbone that stays as `start` has it."""
     start: str = ""
     """Checkpoint whose weights to start from, of the same or another scale; parameters that do not fit stay random."""
     embedding: str = ""
@@ -116,15 +119,16 @@ class FitConfig:
             raise UsageError(f"Invalid ema ({self.ema}). It must be at least 0 and below 1.")
         if not self.learning_rate > 0:
             raise UsageError(f"Invalid learning_rate ({self.learning_rate}). It must be above 0.")
-        if self.graph_loss and (self.stage != "whole" or self.net.graph != "graphagg"):
+        if self.graph_loss and (self.stage == "backbone" or self.net.graph != "graphagg"):
             raise UsageError(
-                f"Invalid graph_loss ({self.graph_loss}). Only the whole network with graph = graphagg has HR features "
+                f"Invalid graph_loss ({self.graph_loss}). Only the network with graph = graphagg has HR features "
                 "of a graph; use 0."
             )
-        if self.stage == "graph" and (self.net.graph != "errors" or not self.start):
+        if self.stage == "graph" and (self.net.graph not in ("errors", *_FUSED) or not self.start):
             raise UsageError(
                 f"Invalid stage ('graph') with graph = {self.net.graph!r} and start = {self.start!r}. It trains the "
-                "graph of errors on a finished backbone: --network graph=errors --start BACKBONE.pt"
+                f"graph (errors, {', '.join(_FUSED)}) on a finished backbone: --network graph=errors "
+                "--start BACKBONE.pt"
             )
         if not self.data:
             raise UsageError("Invalid data (''). Give the folder of photographs: --data FOLDER.")
@@ -140,8 +144,8 @@ class FitConfig:
 
     @property
     def graph_is_new(self) -> bool:
-        """Whether a graph is trained that a backbone does not have."""
-        return self.stage == "whole" and self.net.graph in ("graphagg", "same-scale")
+        """Whether a graph is trained whose fusions a backbone does not have."""
+        return self.stage != "backbone" and self.net.graph in _FUSED
 
 
 def parse_config(argv: list[str] | None) -> FitConfig:

@@ -24,6 +24,7 @@ from train.data import PatchSource
 from train.fit import learning_rate
 from train.fit_config import FitConfig, parse_config
 from train.graph_picture import graph_loss
+from train.graph_report import graph_shares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["--network", "channels=8", "--network", "blocks=2", "--network", "graph_after=1", "--network", "window=4"]
@@ -267,11 +268,7 @@ def test_the_second_loss_needs_a_graph(arguments, without, capsys):
 
 
 def test_the_graph_of_errors_learns_on_a_backbone_that_stays(arguments, tmp_path):
-    backbone = tmp_path / "run" / "last.pt"
-    assert main([*arguments, "--stage", "backbone", "--steps", "2"]) == 0
-    graph = [*arguments, "--network", "graph=errors", "--stage", "graph", "--loss", "psnr", "--start", str(backbone)]
-    assert main([*graph, "--output", str(tmp_path / "graph"), "--steps", "3", "--validate-every", "3"]) == 0
-    before, after = (read_checkpoint(tmp_path / run / "last.pt") for run in ("run", "graph"))
+    before, after = train_graph(arguments, "errors", tmp_path)
     plain = [name for name in before.weights if name.startswith(("head", "body", "upsample", "tail"))]
     assert plain
     assert all(torch.equal(before.weights[name], after.weights[name]) for name in plain)
@@ -280,7 +277,26 @@ def test_the_graph_of_errors_learns_on_a_backbone_that_stays(arguments, tmp_path
     assert after.network().config.graph == "errors"
 
 
-@pytest.mark.parametrize("wrong", [["--start", "backbone.pt"], ["--network", "graph=errors"]])
+def test_the_papers_graph_learns_on_a_backbone_that_stays(arguments, tmp_path):
+    before, after = train_graph(arguments, "graphagg", tmp_path)
+    plain = [name for name in before.weights if name.startswith(("head", "body", "upsample"))]
+    assert all(torch.equal(before.weights[name], after.weights[name]) for name in plain)
+    shares = graph_shares(after.network())
+    assert shares["fuse_b"] > 0
+
+
+def train_graph(arguments, graph, tmp_path):
+    """Return the checkpoints of a backbone and of a graph trained on it."""
+    backbone = tmp_path / "run" / "last.pt"
+    assert main([*arguments, "--stage", "backbone", "--steps", "2"]) == 0
+    graph = [*arguments, "--network", f"graph={graph}", "--stage", "graph", "--loss", "psnr", "--start", str(backbone)]
+    assert main([*graph, "--output", str(tmp_path / "graph"), "--steps", "3", "--validate-every", "3"]) == 0
+    return (read_checkpoint(tmp_path / run / "last.pt") for run in ("run", "graph"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--start", "backbone.pt", "--network", "graph=none"], ["--network", "graph=errors"]]
+)
 def test_the_stage_of_the_graph_needs_both(arguments, wrong, capsys):
     assert main([*arguments, "--stage", "graph", *wrong, "--steps", "1"]) == 1
     assert "--network graph=errors --start BACKBONE.pt" in capsys.readouterr().err
