@@ -129,6 +129,6 @@ class IGNNConfig:
 PRESETS = {
     "ignn": IGNNConfig(),
     "ignn-s": IGNNConfig(channels=64, blocks=16, graph_after=8, residual_scale=1.0),
-    "ignn-e": IGNNConfig(channels=64, blocks=16, graph_after=8, residual_scale=1.0, graph="errors"),
+    "ignn-e": IGNNConfig(channels=64, blocks=16, graph_after=8, residual_scale=1.0, graph="errors", window=60),
 }
 """The networks that have a name."""

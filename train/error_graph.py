@@ -18,22 +18,25 @@ ERROR_EPS = 1e6
 FEATURES_SCALE = 32.0
 """What features and edge labels are divided by: a trained EDSR's deviate by 8 to 10."""
 _TRUST = 0.3
-"""Sum of the neighbors' weights before training."""
+"""Trust, the sum of the neighbors' weights in the softmax, before training."""
 _AROUND = 5
 """Side of the neighborhood, in LR pixels, in which errors agree or do not."""
 _STEEPNESS = 8.0
 """Factor on the doubt: its 19 weights then learn as fast as those of the edge labels' network, which are many."""
+_LITTLE_TRUST, _MUCH_TRUST, _GIVEN = 0.15, 0.4, 1.5
+"""Trust below the first counts as none, above the second this many times; between them it rises smoothly. A doubt that
+reads two numbers leaves a little trust everywhere, which costs pictures where nothing recurs."""
 _NO_ERROR, _NO_CONTRAST = 0.3, 1.6
 """What squared errors and contrasts are too small to be compared: rounding to 8 bits makes 0.1 of the first."""
 
 
 class ErrorGraph(nn.Module):
-    """Sum the errors that k neighbors lend, each with a weight; what is left to a total of 1 goes to no correction.
+    """Sum the errors that k neighbors lend, each with a weight.
 
-    The weights are a softmax of one logit for each neighbor, from its edge label, and one of doubt, from two numbers
-    that no contrast changes: how far the k errors agree, and how far the neighbors differ beside the contrast. The
-    neighbors' logits have mean zero: edge labels choose among neighbors, the doubt alone says whether to trust them.
-    (Free, they learn to trust none, from photographs that the backbone knows.)
+    The weights begin as a softmax of one logit for each neighbor, from its edge label, and one of doubt, from two
+    numbers that no contrast changes: how far the k errors agree, and how far the neighbors differ beside the contrast.
+    The neighbors' logits have mean zero: edge labels choose among neighbors, the doubt alone says whether to trust
+    them. (Free, they learn to trust none, from photographs that the backbone knows.) Little trust then counts as none.
 
     Args:
         channels: width of the features, in which patches are matched and whose differences are the edge labels.
@@ -83,7 +86,7 @@ class ErrorGraph(nn.Module):
         return [adapn_gather(errors, zero, one, neighbor, self.scale, ERROR_EPS) - own for neighbor in index.unbind(-1)]
 
     def neighbor_weights(self, lent: list[Tensor], features: Tensor, edge: Tensor) -> Tensor:
-        """Return the neighbors' weights (N, k, H, W) at LR size; their sum is below 1."""
+        """Return the neighbors' weights (N, k, H, W) at LR size; their sum is below 1.5."""
         H, W = features.shape[-2:]
         with full_precision(features.device):
             edge = edge.to(self.doubt.weight.dtype)
@@ -109,7 +112,7 @@ class ErrorGraph(nn.Module):
         relative = difference / (PATCH**2 * contrast + _NO_CONTRAST)
         doubt = _STEEPNESS * self.doubt(torch.cat([3 * agreement - 1, (relative + 0.05).log()], dim=1))
         logits = logits - logits.mean(dim=1, keepdim=True)
-        return torch.cat([logits, doubt], dim=1).softmax(dim=1)[:, :-1]
+        return believed(torch.cat([logits, doubt], dim=1).softmax(dim=1)[:, :-1])
 
     def correct(self, lent: list[Tensor], weights: Tensor) -> Tensor:
         """Return the weighted sum."""
@@ -122,6 +125,13 @@ class ErrorGraph(nn.Module):
 
     def _enlarged(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=self.scale, mode="nearest")
+
+
+def believed(weights: Tensor) -> Tensor:
+    """Return the neighbors' weights (N, k, H, W) as they act: where their sum is small, none; where large, more."""
+    trust = weights.sum(dim=1, keepdim=True)
+    share = ((trust - _LITTLE_TRUST) / (_MUCH_TRUST - _LITTLE_TRUST)).clamp(0, 1)
+    return weights * (_GIVEN * share.square() * (3 - 2 * share))
 
 
 def _box(x: Tensor, side: int) -> Tensor:

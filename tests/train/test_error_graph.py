@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from runtime.errors import UsageError
 from train import IGNN, IGNNConfig
+from train.error_graph import believed
 from train.neighbors import fold_neighbors
 from train.ops import windowed_knn
 
@@ -47,7 +48,16 @@ def test_untrained_all_neighbors_weigh_alike_and_a_little() -> None:
     _, _, features, _, edge = net.find_errors(lr)
     lent = [torch.randn(1, 3, 40, 40) for _ in range(5)]
     weights = net.errors.neighbor_weights(lent, features, edge)
-    torch.testing.assert_close(weights, torch.full((1, 5, 20, 20), 0.3 / 5))
+    torch.testing.assert_close(weights, believed(torch.full((1, 5, 20, 20), 0.3 / 5)))
+    assert 0.25 < weights.sum(1).mean() < 0.35
+
+
+def test_little_trust_counts_as_none() -> None:
+    trust = torch.tensor([0.0, 0.1, 0.15, 0.2, 0.3, 0.4, 0.8]).view(-1, 1, 1, 1)
+    acting = believed(trust / 5 * torch.ones(1, 5, 1, 1)).sum(1).flatten()
+    assert (acting[:3] == 0).all()
+    assert (acting.diff()[2:] > 0).all()
+    torch.testing.assert_close(acting[-2:], torch.tensor([0.6, 1.2]))
 
 
 def test_doubt_reads_whether_the_errors_agree() -> None:
