@@ -70,9 +70,13 @@ class ErrorGraph(nn.Module):
         Returns:
             (N, 3, s*H, s*W).
         """
-        H, W = errors.shape[-2:]
-        lent = self.lend(errors, index, fold_mean(query_means(errors), H, W))
-        return self.correct(lent, self.neighbor_weights(lent, features, edge))
+        lent, weights = self.find(errors, features, index, edge)
+        return self.correct(lent, weights)
+
+    def find(self, errors: Tensor, features: Tensor, index: Tensor, edge: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `lend` and `neighbor_weights` do; arguments as in `forward`."""
+        lent = self.lend(errors, index, fold_mean(query_means(errors), *errors.shape[-2:]))
+        return lent, self.neighbor_weights(lent, features, edge)
 
     def lend(self, errors: Tensor, index: Tensor, own: Tensor) -> list[Tensor]:
         """Return the errors (N, 3, s*H, s*W) of every neighbor, folded.

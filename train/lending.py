@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.config import STRIDE, IGNNConfig
-from train.error_graph import query_means
-from train.graph_agg import ADAPN_EPS, fold_mean
+from train.graph_agg import ADAPN_EPS
 from train.metrics import LUMA, psnr, to_uint8
 from train.model import IGNN
 from train.ops import adapn_gather, key_statistics, window_sides
@@ -71,12 +70,11 @@ def lent_errors(net: IGNN, lr: Tensor, hr: NDArray[np.uint8]) -> tuple[float, fl
         network gives its neighbors.
     """
     sr, errors, features, index, edge = net.find_errors(lr)
-    lent = net.errors.lend(errors, index, fold_mean(query_means(errors), *errors.shape[-2:]))
+    lent, weights = net.errors.find(errors, features, index, edge)
     mean = torch.stack(lent).mean(0)
     truth = torch.from_numpy(hr.astype(np.float32)).permute(2, 0, 1)[None]
     lacking, of_mean = _luma(truth - sr), _luma(mean)
     correlation = float((of_mean * lacking).sum() / (of_mean.norm() * lacking.norm()))
-    weights = net.errors.neighbor_weights(lent, features, edge)
     pictures = (sr, sr + EQUAL_TRUST * mean, sr + net.errors.correct(lent, weights))
     scores = [psnr(to_uint8(_picture(picture)), hr, net.config.scale) for picture in pictures]
     return correlation, scores[0], scores[1], scores[2], float(weights.sum(1).mean())

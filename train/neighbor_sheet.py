@@ -28,6 +28,8 @@ _MARGIN = 6
 """Pixels shown around a 3 x 3 patch; s times as many around a large one."""
 _CELL = 120
 """Side of one patch on the sheet, in pixels."""
+_GRAY, _CONTRAST = 128, 4
+"""How an error is shown: no error, and the factor on it."""
 _RED, _YELLOW = (230, 30, 30), (255, 210, 0)
 
 Pixels = NDArray[np.uint8]
@@ -41,12 +43,13 @@ class Neighbors:
     """Of the 3 x 3 patch in the image."""
     keys: list[tuple[int, int]]
     """Of each neighbor's 3 x 3 patch in the reduced image; s times that is its large patch's place in the image."""
-    lr_weights: list[float]
-    """The first edge-conditioned network's weight of each neighbor, at the patch's middle; they add up to 1."""
-    hr_weights: list[float]
-    """The second one's."""
+    weights: dict[str, list[float]]
+    """Each neighbor's weights at the patch's middle. Of GraphAgg "LR" and "HR", of its two edge-conditioned networks,
+    which add up to 1 each; of a graph of errors "error", which add up to what the neighbors are trusted."""
     reduced: Pixels
     """The image reduced by s, (H // s, W // s, 3) uint8 RGB, [0, 255]."""
+    lent: Pixels
+    """What large patches are cut from, (H, W, 3) uint8: the image, or its errors, as gray + 4 times the error."""
 
 
 @torch.inference_mode()
@@ -54,7 +57,7 @@ def find(net: IGNN, image: Pixels, x: int, y: int) -> Neighbors:
     """Find the neighbors of the query patch around a pixel.
 
     Args:
-        net: a network with GraphAgg.
+        net: a network with GraphAgg or a graph of errors.
         image: (H, W, 3) uint8 RGB, what the network would enlarge.
         x, y: column and row of the pixel.
     """
@@ -63,39 +66,51 @@ def find(net: IGNN, image: Pixels, x: int, y: int) -> Neighbors:
     least = config.minimum_size
     lr = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     lr = F.pad(lr, (0, max(0, least - W), 0, max(0, least - H)), mode="replicate")
-    reduced = net.reduce(lr)
-    index, edge = net.find_neighbors(lr, reduced)
+    reduced, lent = net.reduce(lr), lr
+    if config.graph == "errors":
+        _, errors, features, index, edge = net.find_errors(lr)
+        lent = _GRAY + _CONTRAST * errors
+        maps = {"error": net.errors.find(errors, features, index, edge)[1]}
+    else:
+        index, edge = net.find_neighbors(lr, reduced)
+        maps = dict(zip(("LR", "HR"), net.gcn.neighbor_weights(edge, *lr.shape[-2:]), strict=True))
     # Patch i covers pixels 2 i to 2 i + 2: the one whose middle is nearest.
     i, j = (min(max(place - 1, 0) // STRIDE, count - 1) for place, count in zip((y, x), index.shape[1:3], strict=True))
     columns = reduced.shape[3] // STRIDE
     keys = [(STRIDE * (number // columns), STRIDE * (number % columns)) for number in index[0, i, j].tolist()]
     middle = (0, slice(None), STRIDE * i + 1, STRIDE * j + 1)
-    weights = [weight[middle].tolist() for weight in net.gcn.neighbor_weights(edge, *lr.shape[-2:])]
-    picture = to_uint8(reduced[0].permute(1, 2, 0).numpy())
-    return Neighbors((STRIDE * i, STRIDE * j), keys, weights[0], weights[1], picture)
+    weights = {name: weight[middle].tolist() for name, weight in maps.items()}
+    pictures = [to_uint8(picture[0].permute(1, 2, 0).numpy()) for picture in (reduced, lent)]
+    return Neighbors((STRIDE * i, STRIDE * j), keys, weights, pictures[0], pictures[1][:H, :W])
 
 
 def draw(image: Pixels, found: Neighbors, scale: int) -> Image.Image:
     """Return the sheet: the image with the query (red) and the large patches (yellow), then every patch enlarged.
 
-    Upper row: the query, and its neighbors in the reduced image. Lower row: the weighted mean of the large patches,
-    and the large patches that the neighbors name.
+    Upper row: the query, and its neighbors in the reduced image. Lower row: the weighted sum of what the large patches
+    lend, and what each lends: itself, or the backbone's error there.
     """
     large = [(scale * row, scale * column) for row, column in found.keys]
     patches = {"query": _patch(image, found.query, 1)}
     for number, key in enumerate(found.keys, 1):
         patches[f"{number}: in the reduced"] = _patch(found.reduced, key, 1)
-    lent = [_cut(image, place, scale).astype(np.float64) for place in large]
-    mean = sum(weight * patch for weight, patch in zip(found.hr_weights, lent, strict=True))
-    patches["their weighted mean"] = _framed(to_uint8(np.asarray(mean)), scale)
-    for number, (place, lr, hr) in enumerate(zip(large, found.lr_weights, found.hr_weights, strict=True), 1):
-        patches[f"{number}: {lr:.2f} LR, {hr:.2f} HR"] = _patch(image, place, scale)
+    lent = [_cut(found.lent, place, scale).astype(np.float64) for place in large]
+    zero = _GRAY if "error" in found.weights else 0
+    of_hr = [*found.weights.values()][-1]
+    mean = zero + sum(weight * (patch - zero) for weight, patch in zip(of_hr, lent, strict=True))
+    patches["their weighted sum"] = _framed(to_uint8(np.asarray(mean)), scale)
+    for number, place in enumerate(large, 1):
+        patches[f"{number}: {_weights(found, number)}"] = _patch(found.lent, place, scale)
     details = side_by_side(patches, columns=len(found.keys) + 1)
     overview = _overview(image, found, large, scale, details.width)
     sheet = Image.new("RGB", (details.width, overview.height + details.height + 4), "white")
     sheet.paste(overview, (0, 0))
     sheet.paste(details, (0, overview.height + 4))
     return sheet
+
+
+def _weights(found: Neighbors, number: int, digits: int = 2) -> str:
+    return ", ".join(f"{weights[number - 1]:.{digits}f} {name}" for name, weights in found.weights.items())
 
 
 def _overview(image: Pixels, found: Neighbors, large: list[tuple[int, int]], scale: int, width: int) -> Image.Image:
@@ -166,18 +181,19 @@ def main(argv: list[str] | None = None) -> int:
     image = read_rgb(arguments.image)
     x, y = _place(arguments.at, image)
     net = load_checkpoint(arguments.model)
-    if net.config.graph != "graphagg":
+    if net.config.graph not in ("graphagg", "errors"):
         raise UsageError(
-            f"Invalid --model ({arguments.model}): it has no GraphAgg (graph = {net.config.graph!r}). Give a network "
-            "that has one: --model train/weights/ignn-s-x2.pt"
+            f"Invalid --model ({arguments.model}): its graph is {net.config.graph!r}. Give a network with graphagg or "
+            "errors: --model train/weights/ignn-e-x2.pt"
         )
     found, scale = find(net, image, x, y), net.config.graph_scale
     sheet = draw(image, found, scale)
     query_row, query_column = found.query
     sys.stdout.write(f"query: 3 x 3 pixels at {query_column},{query_row}\n")
-    for (row, column), lr, hr in zip(found.keys, found.lr_weights, found.hr_weights, strict=True):
+    for number, (row, column) in enumerate(found.keys, 1):
         side = PATCH * scale
-        sys.stdout.write(f"{side} x {side} at {scale * column},{scale * row}: weight {lr:.3f} LR, {hr:.3f} HR\n")
+        weights = _weights(found, number, 3)
+        sys.stdout.write(f"{side} x {side} at {scale * column},{scale * row}: weight {weights}\n")
     write_sheet(sheet, arguments.output)
     return 0
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..clone import find_clone
 from ..errors import IgnnError
+from ..models import bundled_models
 
 AROUND = 192
 """Pixels to each side of the point that are looked at: more than the window and what its features see."""
@@ -28,13 +29,14 @@ def can_show() -> bool:
     return find_clone() is not None and importlib.util.find_spec("torch") is not None
 
 
-def draw_neighbors(rgb: NDArray[Any], x: int, y: int, scale: int, folder: Path) -> Path:
-    """Draw the patches that the bundled network of a scale finds for a point.
+def draw_neighbors(rgb: NDArray[Any], x: int, y: int, model: str, scale: int, folder: Path) -> Path:
+    """Draw the patches that a network finds for a point.
 
     Args:
         rgb: (H, W, 3) uint8, the picture as the network takes it.
         x, y: column and row of the point.
-        scale: 2, 3 or 4.
+        model: name of a model; one without a graph, or not bundled, is taken for `ignn-s` of its scale.
+        scale: its scale, 2, 3 or 4.
         folder: where the drawing goes, into a folder of its own.
 
     Returns:
@@ -49,7 +51,9 @@ def draw_neighbors(rgb: NDArray[Any], x: int, y: int, scale: int, folder: Path) 
     place = Path(tempfile.mkdtemp(dir=folder))
     crop, sheet = place / "crop.png", place / "neighbors.png"
     Image.fromarray(np.ascontiguousarray(rgb[top : y + AROUND, left : x + AROUND])).save(crop)
-    weights = clone / "train" / "weights" / f"ignn-s-x{scale}.pt"
+    with_graph = {bundled.name for bundled in bundled_models() if bundled.kind != "plain"}
+    name = model if model in with_graph else f"ignn-s-x{scale}"
+    weights = clone / "train" / "weights" / f"{name}.pt"
     command = [sys.executable, "-m", "runtime.cli", "neighbors", str(crop), "--at", f"{x - left},{y - top}"]
     done = subprocess.run(
         [*command, "-o", str(sheet), "--model", str(weights)], cwd=clone, capture_output=True, text=True, check=False

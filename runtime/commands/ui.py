@@ -110,8 +110,10 @@ def preview(path: str | None, folder: Path, max_pixels: int) -> str | None:
     return str(place)
 
 
-def neighbors(path: str | None, point: tuple[int, int], scale: int, folder: Path, max_pixels: int) -> str:
-    """Return the path of a drawing of what the graph finds for a point of the preview, (column, row).
+def neighbors(
+    models: Models, path: str | None, point: tuple[int, int], label: str, folder: Path, max_pixels: int
+) -> str:
+    """Return the path of a drawing of what a model's graph finds for a point of the preview, (column, row).
 
     Raises:
         IgnnError: what is to be told to the visitor.
@@ -121,7 +123,7 @@ def neighbors(path: str | None, point: tuple[int, int], scale: int, folder: Path
         min(int((at + 0.5) * whole / shown), whole - 1)
         for at, whole, shown in zip(point, (rgb.shape[1], rgb.shape[0]), _thumbnail(rgb).size, strict=True)
     )
-    return str(draw_neighbors(rgb, x, y, scale, folder))
+    return str(draw_neighbors(rgb, x, y, label, models.scales[label], folder))
 
 
 def _rgb(path: str | None, max_pixels: int) -> NDArray[Any]:
@@ -189,10 +191,10 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
         with told(path):
             return preview(path, results, max_pixels)
 
-    def find(path: str | None, scale: int, place: gradio.SelectData) -> str:  # type: ignore[name-defined]
+    def find(path: str | None, label: str, place: gradio.SelectData) -> str:  # type: ignore[name-defined]
         with told(path):
             column, row = place.index
-            return neighbors(path, (column, row), scale, results, max_pixels)
+            return neighbors(models, path, (column, row), label, results, max_pixels)
 
     # Gradio reads what is written there, which as text it would look for among this module's names.
     find.__annotations__["place"] = gradio.SelectData
@@ -222,7 +224,7 @@ def build_page(models: Models, folder: Path, max_pixels: int, metrics: Metrics |
         scale.change(choose, scale, model, **quiet)
         picture.change(show, picture, shown, **quiet)
         if shows_neighbors:
-            shown.select(find, [picture, scale], found, concurrency_limit=1, api_visibility="private")
+            shown.select(find, [picture, model], found, concurrency_limit=1, api_visibility="private")
         button.click(run, [picture, model], [slider, download], concurrency_limit=1)
     return page.queue(max_size=MAX_QUEUE)
 

@@ -70,11 +70,15 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.png"]
 
 
-@pytest.mark.parametrize(("size", "point"), [((600, 400), (400, 100)), ((40, 30), (39, 29))])
-def test_a_click_shows_what_the_graph_finds(size, point, photograph, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "point", "model"),
+    [((600, 400), (400, 100), "edsr-s-x2"), ((600, 400), (400, 100), "ignn-e-x2"), ((40, 30), (39, 29), "ignn-s-x3")],
+)
+def test_a_click_shows_what_the_graph_finds(size, point, model, photograph, tmp_path):
     pytest.importorskip("torch")
     Image.fromarray(np.tile(photograph, (3, 3, 1))).crop((0, 0, *size)).save(tmp_path / "in.png")
-    sheet = ui.neighbors(str(tmp_path / "in.png"), point, 2, tmp_path, 10**6)
+    with ui.Models([]) as models:
+        sheet = ui.neighbors(models, str(tmp_path / "in.png"), point, model, tmp_path, 10**6)
     assert Image.open(sheet).width > 300
     assert [path.name for path in Path(sheet).parent.iterdir()] == ["neighbors.png"]
 
@@ -82,7 +86,7 @@ def test_a_click_shows_what_the_graph_finds(size, point, photograph, tmp_path):
 def test_a_click_that_fails_says_why(photograph, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     with pytest.raises(errors.IgnnError, match=r"cannot be drawn: ignn neighbors: error: .*ignn-s-x7\.pt"):
-        graph_view.draw_neighbors(photograph, 5, 5, 7, tmp_path)
+        graph_view.draw_neighbors(photograph, 5, 5, "mine", 7, tmp_path)
     monkeypatch.setattr(graph_view, "find_clone", lambda: None)
     assert not graph_view.can_show()
 

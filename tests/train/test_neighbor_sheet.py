@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,10 +63,10 @@ def test_weights_are_the_networks(ecn):
     assert index[0, i, j].tolist() == [row // 2 * columns + column // 2 for row, column in found.keys]
 
     # f_hr of constant features, one neighbor's at a time set apart, is that neighbor's weight.
-    assert sum(found.lr_weights) == pytest.approx(1)
+    assert sum(found.weights["LR"]) == pytest.approx(1)
     chosen = index[..., 0]
     net.gcn._fold = lambda features, statistics, neighbor: torch.full((1, 8, 96, 144), float(neighbor is chosen))
-    for r, weight in enumerate(found.hr_weights):
+    for r, weight in enumerate(found.weights["HR"]):
         chosen = index[..., r]
         split = [index[..., n] if n != r else chosen for n in range(5)]
         picked = type("Index", (), {"__getitem__": lambda self, key, split=split: split[key[1]]})()
@@ -85,6 +87,23 @@ def test_the_sheet_shows_the_patches_where_they_are(files):
     np.testing.assert_array_equal(details[136 + 16 + 62, 3 * 124 + 62], image[2 * row + 3, 2 * column + 3])
 
 
+def test_errors_that_are_lent_and_their_weights_are_the_networks():
+    torch.manual_seed(2)
+    net = IGNN(IGNNConfig(channels=8, blocks=2, graph_after=1, graph="errors", window=8)).eval()
+    image = photograph(48)
+    found = find(net, image, x=31, y=17)
+    lr = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    _, errors, features, index, edge = net.find_errors(lr)
+    i, j = found.query[0] // 2, found.query[1] // 2
+    assert index[0, i, j].tolist() == [row // 2 * (72 // 2 // 2) + column // 2 for row, column in found.keys]
+    weights = net.errors.find(errors, features, index, edge)[1][0, :, 2 * i + 1, 2 * j + 1]
+    assert found.weights == {"error": weights.tolist()}
+    shown = (128 + 4 * errors[0]).round().clamp(0, 255).permute(1, 2, 0).detach().numpy()
+    np.testing.assert_array_equal(found.lent, shown)
+    gray = np.asarray(draw(np.zeros_like(image), replace(found, weights={"error": [0.0] * 5}), 2))
+    assert (gray[-60, 60] == 128).all()  # nothing is lent
+
+
 @pytest.mark.parametrize("at", ["0,0", "59,47"])
 def test_command(files, tmp_path, capsys, at):
     arguments = [str(files / "photo.png"), "--at", at, "--model", str(files / "tiny.pt"), "-o", str(tmp_path / "s.png")]
@@ -100,7 +119,7 @@ def test_command(files, tmp_path, capsys, at):
     [
         ({"--at": "60,3"}, r"Invalid --at \(60,3\). Give X,Y: a column from 0 to 59"),
         ({"--at": "middle"}, "e.g. --at 30,24"),
-        ({"--model": "edsr.pt"}, "no GraphAgg"),
+        ({"--model": "edsr.pt"}, "its graph is 'none'"),
         ({"-o": "sheet.abc"}, "ends in .png"),
         ({"image": "tiny.pt"}, "cannot be read as an image"),
     ],
