@@ -112,7 +112,7 @@ def test_errors_that_nobody_trusts_change_nothing():
     assert trust == pytest.approx(0, abs=1e-12)
     correlation, _, _, trusted, trust = lent_errors(errors_network(-50.0), lr, hr)
     assert trusted != backbone
-    assert trust == pytest.approx(1)
+    assert trust == pytest.approx(1.5)
     assert -1 <= correlation <= 1
 
 
