@@ -273,8 +273,8 @@ def test_a_click_on_the_preview(x2_model, photograph, tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason=GRADIO)
     asked = []
 
-    def draw(rgb, x, y, scale, folder):
-        asked.append((rgb.shape, x, y, scale))
+    def draw(rgb, x, y, model, scale, folder):
+        asked.append((rgb.shape, x, y, model, scale))
         Image.new("RGB", (321, 50)).save(folder / "neighbors.png")
         return folder / "neighbors.png"
 
@@ -298,8 +298,8 @@ def test_a_click_on_the_preview(x2_model, photograph, tmp_path, monkeypatch):
             assert found.evaluate("image => image.naturalWidth") == 321
     finally:
         page.close()
-    ((shape, x, y, scale),) = asked
-    assert (shape, scale) == ((900, 900, 3), 2)
+    ((shape, x, y, model, scale),) = asked
+    assert (shape, model, scale) == ((900, 900, 3), x2_model.stem, 2)
     assert (x, y) == (pytest.approx(675, abs=10), pytest.approx(225, abs=10))
 
 
