@@ -240,7 +240,7 @@ def test_settings_of_a_run_have_the_defaults_that_are_described() -> None:
             continue
         for name, value in zip(names, given, strict=True):
             default = defaults[name]
-            expected = "" if default == "" else default
+            expected = "" if default in ("", ()) else default
             shown = float(value) if isinstance(expected, (int, float)) else value
             assert shown == expected, f"--{name}: {value} is described, {expected} is the default"
             checked += 1
