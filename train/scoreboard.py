@@ -127,8 +127,12 @@ def summarise(journal: Journal) -> list[dict[str, Any]]:
     """Return the means of whole sets, and of the first n images where a method was measured on no more.
 
     Methods in one row group (scale, data set, images) were measured on the same images, so that they can be compared.
+    Scores of a bundled model as it was before are left out.
     """
-    newest = {(key[0], key[2], key[3]): key for key in journal.scores}
+    bundled = _bundled_checksums()
+    newest = {
+        (key[0], key[2], key[3]): key for key in journal.scores if bundled.get((key[2], key[0]), key[1]) == key[1]
+    }
     rows = []
     for scale, dataset in dict.fromkeys((scale, dataset) for _, scale, dataset in newest):
         scores = {
@@ -160,7 +164,7 @@ def _merged(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     Rows of a bundled model as it was before are left out.
     """
     old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    bundled = {(scale, method.name): method.sha256 for scale in (2, 3, 4) for method in bundled_methods(scale)}
+    bundled = _bundled_checksums()
     old = [row for row in old if bundled.get((row["scale"], row["method"]), row["model_sha256"]) == row["model_sha256"]]
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -168,6 +172,11 @@ def _merged(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
 
     merged = {key(row): row for row in [*old, *rows]}
     return [merged[name] for name in sorted(merged)]
+
+
+def _bundled_checksums() -> dict[tuple[int, str], str]:
+    """Return the model file's checksum by scale and method."""
+    return {(scale, method.name): method.sha256 for scale in (2, 3, 4) for method in bundled_methods(scale)}
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
