@@ -82,10 +82,10 @@ def models_section(folder: Path = FOLDER) -> str:
     """Return the README's table of models: quality by the cards, seconds by the measurements."""
     models = bundled_models()
     note = (
-        "PSNR in dB on luma by the paper's protocol; Urban10 is ten images of Urban100. "
+        "PSNR (dB) on luma by the paper's protocol; Urban10: ten of Urban100. "
         "`edsr-s`: the backbone alone; `ignn-e`: with a graph of its errors; `ignn-s`: with the paper's graph; "
         f"default: `{models[0].name}`. Seconds: one photograph of 256 x 256, "
-        f"{_timed_on(read(folder / 'models.json'))}. SSIM, training data and licence: the card."
+        f"{_timed_on(read(folder / 'models.json'))}. SSIM, data, licence: the card."
     )
     lines = [line for scale in (2, 3, 4) for line in _scale_lines(scale, models, folder)]
     return f"{markdown(lines)}\n{_wrapped(note)}"
