@@ -26,7 +26,7 @@ from train.checkpoint import Checkpoint, RunState, read_checkpoint, read_weights
 from train.data import PatchSource, open_patches
 from train.distributed import ProcessGroup
 from train.errors import CheckpointError, TrainingError
-from train.fit_config import FitConfig, parse_config
+from train.fit_config import EMBEDDED, FitConfig, parse_config
 from train.gpu import CapturedGradients, PatchCutter, fits
 from train.graph_picture import GraphPicture, graph_loss
 from train.graph_report import graph_shares
@@ -36,8 +36,6 @@ from train.monitor import Monitor, Validation, check_finite
 from train.optimizer import Optimizer
 from train.warm_start import pass_backbone_through, take_backbone_out
 
-_EMBEDDED = ("graphagg", "same-scale")
-"""Graphs that match patches in VGG19's embedding."""
 _OF_GRAPH = ("errors", "gcn", "fuse_b", "fuse_up")
 """Parts of the network that a backbone does not have."""
 _READ_EVERY_ON_GPU = 10
@@ -232,7 +230,7 @@ def _initial_network(config: FitConfig, start: Checkpoint | None) -> IGNN:
             take_backbone_out(net)
     if config.embedding:
         _load_embedding(net, config.embedding)
-    elif config.stage != "backbone" and net.config.graph in _EMBEDDED and not (start and start.has_embedding):
+    elif config.stage != "backbone" and net.config.graph in EMBEDDED and not (start and start.has_embedding):
         raise UsageError("The graph needs VGG19's weights. Give --embedding FILE (torchvision's vgg19 names).")
     return net
 

@@ -11,8 +11,8 @@ from typing import Any, get_type_hints
 from runtime.errors import UsageError
 from train.config import IGNNConfig
 
-_FUSED = ("graphagg", "same-scale")
-"""Graphs whose features are fused into the backbone's."""
+EMBEDDED = ("graphagg", "same-scale")
+"""Graphs that match patches in VGG19's embedding, and whose features are fused into the backbone's."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class FitConfig:
                 f"Invalid graph_loss ({self.graph_loss}). Only the network with graph = graphagg has HR features "
                 "of a graph; use 0."
             )
-        if self.stage == "graph" and (self.net.graph not in ("errors", *_FUSED) or not self.start):
+        if self.stage == "graph" and (self.net.graph not in ("errors", *EMBEDDED) or not self.start):
             raise UsageError(
                 f"Invalid stage ('graph') with graph = {self.net.graph!r} and start = {self.start!r}. It trains the "
-                f"graph (errors, {', '.join(_FUSED)}) on a finished backbone: --network graph=errors "
+                f"graph (errors, {', '.join(EMBEDDED)}) on a finished backbone: --network graph=errors "
                 "--start BACKBONE.pt"
             )
         if not self.data:
@@ -145,7 +145,7 @@ class FitConfig:
     @property
     def graph_is_new(self) -> bool:
         """Whether a graph is trained whose fusions a backbone does not have."""
-        return self.stage != "backbone" and self.net.graph in _FUSED
+        return self.stage != "backbone" and self.net.graph in EMBEDDED
 
 
 def parse_config(argv: list[str] | None) -> FitConfig:

@@ -17,8 +17,8 @@ from ..clone import find_clone
 from ..errors import IgnnError
 from ..models import bundled_models
 
-AROUND = 192
-"""Pixels to each side of the point that are looked at: more than the window and what its features see."""
+AROUND = 216
+"""Pixels to each side of the point that are looked at: more than the halo of any bundled network."""
 
 _ALIGNED = 12
 """A multiple of all scales' tile multiples: patches of a crop fall on those of the picture."""

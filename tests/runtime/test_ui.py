@@ -71,14 +71,22 @@ def test_uploads_that_are_refused(x2_model, sample, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "point", "model"),
-    [((600, 400), (400, 100), "edsr-s-x2"), ((600, 400), (400, 100), "ignn-e-x2"), ((40, 30), (39, 29), "ignn-s-x3")],
+    ("size", "point", "model", "shown"),
+    [
+        ((600, 400), (400, 100), "edsr-s-x2", "ignn-s-x2"),
+        ((600, 400), (400, 100), "ignn-e-x2", "ignn-e-x2"),
+        ((40, 30), (39, 29), "ignn-s-x3", "ignn-s-x3"),
+    ],
 )
-def test_a_click_shows_what_the_graph_finds(size, point, model, photograph, tmp_path):
+def test_a_click_shows_what_the_graph_finds(size, point, model, shown, photograph, tmp_path, monkeypatch):
     pytest.importorskip("torch")
+    commands = []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **more: commands.append(command) or run(command, **more))
     Image.fromarray(np.tile(photograph, (3, 3, 1))).crop((0, 0, *size)).save(tmp_path / "in.png")
     with ui.Models([]) as models:
         sheet = ui.neighbors(models, str(tmp_path / "in.png"), point, model, tmp_path, 10**6)
+    assert [Path(command[-1]).name for command in commands] == [f"{shown}.pt"]
     assert Image.open(sheet).width > 300
     assert [path.name for path in Path(sheet).parent.iterdir()] == ["neighbors.png"]
 
