@@ -108,7 +108,7 @@ function eachPixel(height, width, visit) {
 /**
  * Enlarge rows of an alpha channel by Pillow's Lanczos filter.
  *
- * @param {Uint8ClampedArray} rgba - (H, W, 4).
+ * @param {Uint8ClampedArray | Float32Array} rgba - (H, W, 4).
  * @param {number} first - first HR row wanted; `last` is the row behind the last one.
  * @returns {Uint8ClampedArray} (last - first, scale * W), 0..255.
  */

@@ -30,7 +30,7 @@ self.onmessage = async ({ data }) => {
 async function upscale({ file, model, memoryMegabytes }) {
   self.postMessage({ type: "stage", text: "Reading the picture" });
   const picture = await decode(file);
-  const { width, height, rgba } = picture;
+  const { width, height } = picture;
   if (opened?.name !== model.name) {
     self.postMessage({ type: "stage", text: `Loading ${model.name}` });
     await opened?.engine?.release();
@@ -45,12 +45,15 @@ async function upscale({ file, model, memoryMegabytes }) {
   const tiles = plan.rows.length * plan.columns.length;
   const { bitmap } = picture;
   self.postMessage({ type: "picture", bitmap, width, height, scale, reduction, tiles }, [bitmap]);
-  if (picture.hasAlpha) fillHidden(rgba, (index) => rgba[index * 4 + 3], height, width);
+  if (picture.hasAlpha) {
+    picture.rgba = new Float32Array(picture.rgba); // the command line does not round what it puts under transparency
+    fillHidden(picture.rgba, (index) => picture.rgba[index * 4 + 3], height, width);
+  }
 
   if (opened.engine === null) {
     self.postMessage({ type: "stage", text: "Starting the network" });
     const first = { height: plan.rows[0].cropStop, width: plan.columns[0].cropStop };
-    const crop = (rows, columns) => cropOf(rgba, width, { top: 0, bottom: rows, left: 0, right: columns });
+    const crop = (rows, columns) => cropOf(picture.rgba, width, { top: 0, bottom: rows, left: 0, right: columns });
     opened.engine = await openEngine(opened.bytes, crop, first);
     opened.bytes = null;
   }
