@@ -32,7 +32,7 @@ def open_server(arguments: argparse.Namespace, defaults: argparse.Namespace) -> 
         if getattr(arguments, name) != getattr(defaults, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} is for a network on this machine. Leave it out, or leave out --server.")
-    return RemoteResolver(arguments.server, **({"model": arguments.model} if arguments.model else {}))
+    return RemoteResolver(arguments.server, model=arguments.model)
 
 
 def run(

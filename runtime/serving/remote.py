@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..clone import install_command
 from ..errors import BackendUnavailableError, ImageReadError, InvalidImageError, ServerError, UsageError
+from ..models import find_model
 from ..pictures.kinds import file_content
 from ..pictures.picture import from_pil, to_pil
 from ..pictures.read import ImageFile, only_frame, read_bytes
@@ -45,7 +46,7 @@ class RemoteResolver:
 
     Args:
         url: `grpc://host:port`, or `grpcs://host:port` for TLS.
-        model: the network's name on the server.
+        model: the network's name on the server; `None`: that of the default model, which `ignn models` names first.
         in_flight: most requests at a time, of all threads together.
         deadline_seconds: how long one attempt may take.
         patience_seconds: how long to go on asking a server that does not answer.
@@ -60,7 +61,7 @@ class RemoteResolver:
         self,
         url: str,
         *,
-        model: str = "ignn-s-x2",
+        model: str | None = None,
         in_flight: int = 4,
         deadline_seconds: float = 300,
         patience_seconds: float = 120,
@@ -70,7 +71,7 @@ class RemoteResolver:
         for name, value in (("deadline_seconds", deadline_seconds), ("patience_seconds", patience_seconds)):
             if not value > 0:
                 raise UsageError(f"Invalid {name} ({value!r}). Numbers above 0 are supported.")
-        self._url, self._model = url, model
+        self._url, self._model = url, find_model(None).name if model is None else model
         self._deadline, self._patience = deadline_seconds, patience_seconds
         self._grpc, self._client = _connect(url)
         self._ended = threading.Event()

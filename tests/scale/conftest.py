@@ -26,7 +26,7 @@ def real_server() -> None:
 @pytest.fixture(scope="session")
 def server(real_server) -> Iterator[Server]:
     """A server with the x2 network, small limits."""
-    result = Server("--model", "ignn-s-x2", "--threads", "1", "--max-pixels", "4000", "--max-bytes", "60000")
+    result = Server("--model", "edsr-s-x2", "--threads", "1", "--max-pixels", "4000", "--max-bytes", "60000")
     result.start()
     yield result
     result.stop()
@@ -35,7 +35,7 @@ def server(real_server) -> Iterator[Server]:
 @pytest.fixture
 def own_server(real_server) -> Iterator[Server]:
     """A server that a test may break."""
-    result = Server("--model", "ignn-s-x2", "--threads", "1")
+    result = Server("--model", "edsr-s-x2", "--threads", "1")
     result.start()
     yield result
     result.stop()
@@ -43,7 +43,7 @@ def own_server(real_server) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def resolver() -> SuperResolver:
-    return SuperResolver("ignn-s-x2", threads=1)
+    return SuperResolver("edsr-s-x2", threads=1)
 
 
 @pytest.fixture(scope="session")

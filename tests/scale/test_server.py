@@ -31,7 +31,7 @@ def infer_array(protocol, server, image):
     with module.InferenceServerClient(f"127.0.0.1:{server.ports[protocol]}") as client:
         tensor = module.InferInput("lr", [1, *image.shape], "UINT8")
         tensor.set_data_from_numpy(image[None])
-        return client.infer("ignn-s-x2", [tensor]).as_numpy("sr")[0]
+        return client.infer("edsr-s-x2", [tensor]).as_numpy("sr")[0]
 
 
 def refusals(server, image, count):
@@ -172,11 +172,11 @@ def test_metrics(server, remote, pictures):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.ports['metrics']}/metrics") as response:
         text = response.read().decode()
     for line in (
-        'ignn_images_total{model="ignn-s-x2-file"}',
-        'ignn_output_pixels_total{model="ignn-s-x2-file"}',
-        'ignn_tiles_total{model="ignn-s-x2-file"}',
-        'ignn_stage_seconds_total{model="ignn-s-x2-file",stage="network"}',
-        'ignn_errors_total{kind="ImageReadError",model="ignn-s-x2-file"}',
+        'ignn_images_total{model="edsr-s-x2-file"}',
+        'ignn_output_pixels_total{model="edsr-s-x2-file"}',
+        'ignn_tiles_total{model="edsr-s-x2-file"}',
+        'ignn_stage_seconds_total{model="edsr-s-x2-file",stage="network"}',
+        'ignn_errors_total{kind="ImageReadError",model="edsr-s-x2-file"}',
         "nv_inference_request_success",
     ):
         assert line in text
@@ -185,12 +185,12 @@ def test_metrics(server, remote, pictures):
 def test_a_killed_stub_fails_the_probe_and_recovers(own_server, capsys):
     url = own_server.http
     assert cli.main(["probe", url]) == 0
-    kill(own_server.stubs()["ignn-s-x2-file"])
-    with urllib.request.urlopen(f"{url}/v2/models/ignn-s-x2-file/ready") as response:
+    kill(own_server.stubs()["edsr-s-x2-file"])
+    with urllib.request.urlopen(f"{url}/v2/models/edsr-s-x2-file/ready") as response:
         assert response.status == 200, "Triton knows now: the probe may ask it"
     assert cli.main(["probe", url]) == 1
-    assert "ignn-s-x2-file" in capsys.readouterr().err
-    assert cli.main(["probe", url, "--model", "ignn-s-x2"]) == 0
+    assert "edsr-s-x2-file" in capsys.readouterr().err
+    assert cli.main(["probe", url, "--model", "edsr-s-x2"]) == 0
     assert cli.main(["probe", url, "--recover"]) == 0
     assert cli.main(["probe", url]) == 0
 
@@ -238,7 +238,7 @@ def test_a_server_killed_under_the_command(own_server, resolver, pictures, tmp_p
 
 
 def test_a_killed_command_leaves_no_server(real_server, server):
-    other = type(server)("--model", "ignn-s-x2", "--threads", "1")
+    other = type(server)("--model", "edsr-s-x2", "--threads", "1")
     other.start()
     pids = {other.triton(), *other.stubs().values()}
     kill(other.process.pid)
@@ -250,10 +250,10 @@ def test_a_killed_command_leaves_no_server(real_server, server):
 
 
 def test_who_waits_too_long_in_the_queue_is_refused(real_server, server):
-    slow = type(server)("--model", "ignn-s-x2", "--threads", "1", "--timeout", "1")
+    slow = type(server)("--model", "edsr-s-x2", "--threads", "1", "--timeout", "1")
     slow.start()
     try:
-        image = np.random.default_rng(3).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+        image = np.random.default_rng(3).integers(0, 256, (320, 320, 3), dtype=np.uint8)
         refused = refusals(slow, image, 8)
         assert 0 < len(refused) < 8
         assert {error.status() for error in refused} == {"StatusCode.UNAVAILABLE"}
@@ -263,7 +263,7 @@ def test_who_waits_too_long_in_the_queue_is_refused(real_server, server):
 
 
 def test_nothing_is_left_of_a_server(real_server, server):
-    other = type(server)("--model", "ignn-s-x2", "--threads", "1")
+    other = type(server)("--model", "edsr-s-x2", "--threads", "1")
     other.start()
     pids = {other.triton(), *other.stubs().values()}
     assert len(pids) == 3
@@ -297,7 +297,7 @@ def test_upscale_by_a_server(server, tmp_path, capsys):
     report = capsys.readouterr().err
     assert "d.png: The picture is not an image" in report
     assert "1 of 4 files failed" in report
-    local = ["upscale", str(source), "-o", str(tmp_path / "local"), "--model", "ignn-s-x2", "--threads", "1"]
+    local = ["upscale", str(source), "-o", str(tmp_path / "local"), "--model", "edsr-s-x2", "--threads", "1"]
     assert cli.main(local) == 1
     names = sorted(path.name for path in (tmp_path / "local").glob("[!.]*"))
     assert names == ["a.png", "b.jpg", "c.webp"]
@@ -323,7 +323,7 @@ def test_options_of_a_local_network_are_refused_with_a_server(server, tmp_path, 
 
 
 def test_a_full_queue_refuses_and_the_client_comes_again(real_server, server, resolver):
-    small = type(server)("--model", "ignn-s-x2", "--threads", "1", "--queue", "1")
+    small = type(server)("--model", "edsr-s-x2", "--threads", "1", "--queue", "1")
     small.start()
     try:
         image = np.random.default_rng(3).integers(0, 256, (96, 96, 3), dtype=np.uint8)
