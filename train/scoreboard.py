@@ -161,7 +161,7 @@ def _complete(images: dict[str, dict[str, Any]]) -> int:
 def _merged(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     """Return the rows of the file with those of the journal in their place, in a fixed order.
 
-    Rows of a bundled model as it was before are left out.
+    Rows of a bundled model as it was before are left out, and parts of a set where every method has the whole set.
     """
     old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     bundled = _bundled_checksums()
@@ -171,7 +171,9 @@ def _merged(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
         return row["scale"], row["dataset"], row["images"], row["method"]
 
     merged = {key(row): row for row in [*old, *rows]}
-    return [merged[name] for name in sorted(merged)]
+    whole = {name[:2] + name[3:] for name, row in merged.items() if row["images"] == row["of"]}
+    needed = {name[:3] for name in merged if name[:2] + name[3:] not in whole}  # parts that say what no whole set does
+    return [row for name, row in sorted(merged.items()) if row["images"] == row["of"] or name[:3] in needed]
 
 
 def _bundled_checksums() -> dict[tuple[int, str], str]:

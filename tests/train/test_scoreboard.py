@@ -138,6 +138,8 @@ def test_methods_are_compared_on_the_same_images(sets):
     assert ("nearest", "SetA", 3) not in rows
     assert {("bicubic", "SetA", 3), ("bicubic", "SetA", 2), ("nearest", "SetA", 2)} <= set(rows)
     assert rows["bicubic", "SetA", 2]["psnr"] != rows["bicubic", "SetA", 3]["psnr"]
+    assert run(sets) == 0  # with the whole set of both, the part says nothing more
+    assert {(dataset, images) for _, dataset, images in board(sets)} == {("SetA", 3), ("SetB", 1)}
     text = scoreboard_table.table(
         [{**row, "dataset": {"SetA": "Set5", "SetB": "Set14"}[row["dataset"]]} for row in rows.values()], [], 2
     )
