@@ -57,14 +57,14 @@ def address(library: None) -> Iterator[str]:
     process.wait(10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright runs once at a time: the tests of `ignn ui` start it again
 def launch() -> Iterator[Callable[..., Any]]:
     """Start Chromium with more flags."""
     with chromium() as start:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(launch: Callable[..., Any]) -> Any:
     """Chromium without a GPU."""
     return launch("--disable-gpu")
