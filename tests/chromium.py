@@ -18,6 +18,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+PATIENCE_MS = 300_000
+"""The machine may be busy, and the network in WebAssembly is slow."""
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import PATIENCE_MS
 from PIL import Image
 from places import PAGE, REPOSITORY, SOFTWARE_GPU
 
@@ -21,8 +22,6 @@ from runtime.metadata import read_metadata
 from runtime.models import bundled_models, find_model
 
 SAMPLE = REPOSITORY / "assets" / "sample.png"
-PATIENCE_MS = 300_000
-"""The machine may be busy, and the network in WebAssembly is slow."""
 
 
 @pytest.fixture

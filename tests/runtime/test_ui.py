@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import chromium
+from chromium import PATIENCE_MS, chromium
 from PIL import Image
 
 from runtime import SuperResolver, cli, errors
@@ -31,8 +31,6 @@ from runtime.models import bundled_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRADIO = f"needs Gradio: {install_command('ui')}"
-PATIENCE_MS = 300_000
-"""The machine may be busy."""
 
 
 def test_what_is_behind_the_page(x2_model, model_file, photograph, sample, tmp_path):
