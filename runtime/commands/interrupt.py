@@ -1,7 +1,8 @@
 """Ctrl-C during long work: it ends after the tile that is running, which is said; a second one ends it at once.
 
 Python handles a signal in the main thread, between two of its own instructions. So the network runs in another thread,
-and the main one waits.
+and the main one waits. It waits for a short time, again and again: a signal that comes just before a wait does not end
+it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeVar
+
+from ..tiles.mapping import WAKE_SECONDS
 
 Result = TypeVar("Result")
 
@@ -31,7 +34,7 @@ def run_until_stopped(work: Callable[[Callable[[], None]], Result], cancel: Call
         work: what to do. It is given a function to call after each tile, which ends the work by an exception.
         cancel: has the tile that is running fail as soon as it can.
     """
-    stop, ended = threading.Event(), threading.Event()
+    begun, stop, ended = threading.Event(), threading.Event(), threading.Event()
     results: list[Result] = []
     errors: list[BaseException] = []
 
@@ -40,6 +43,7 @@ def run_until_stopped(work: Callable[[Callable[[], None]], Result], cancel: Call
             raise _StopError
 
     def run() -> None:
+        begun.wait()
         try:
             results.append(work(check))
         except BaseException as error:
@@ -49,7 +53,8 @@ def run_until_stopped(work: Callable[[Callable[[], None]], Result], cancel: Call
 
     threading.Thread(target=run, name="ignn-work", daemon=True).start()
     try:
-        ended.wait()
+        begun.set()  # not before a Ctrl-C would be caught here
+        _wait_on(ended.wait)
     except BaseException:
         stop.set()
         wait_or_cancel(ended.wait, cancel)
@@ -59,20 +64,25 @@ def run_until_stopped(work: Callable[[Callable[[], None]], Result], cancel: Call
     return results[0]
 
 
-def wait_or_cancel(wait: Callable[[float | None], bool], cancel: Callable[[], None]) -> None:
+def wait_or_cancel(wait: Callable[[float], bool], cancel: Callable[[], None]) -> None:
     """Wait for the running tile, and say so if it takes long; if Ctrl-C comes again, cancel the tile.
 
     Args:
-        wait: waits so many seconds (None: for ever); returns whether the work has ended.
+        wait: waits so many seconds; returns whether the work has ended.
         cancel: has the tile fail as soon as it can.
     """
     try:
         if not wait(PATIENCE_SECONDS):
             sys.stderr.write("ignn upscale: stopping after the tile that is running (Ctrl-C again: at once)\n")
-            wait(None)
+            _wait_on(wait)
     except KeyboardInterrupt:
         cancel()
-        wait(None)
+        _wait_on(wait)
+
+
+def _wait_on(wait: Callable[[float], bool]) -> None:
+    while not wait(WAKE_SECONDS):
+        pass
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import weakref
@@ -15,6 +16,9 @@ import numpy as np
 from ..pictures.picture import Picture, enlarged, network_input
 from .images import TiledImage, WholeImage
 from .network import TiledNetwork
+
+WAKE_SECONDS = 0.2
+"""How long a wait lasts before the thread looks for signals."""
 
 Decode = Callable[[Any], Picture]
 """Converts an image of the caller's iterator to a picture; called in the decoding thread."""
@@ -103,12 +107,18 @@ class ResultIterator(Iterator[Any]):
             yield item
 
     def _next_item(self) -> Mapped | None:
-        item = None if self._ended else self._work.results.get()
+        item = None if self._ended else self._wait()
         if item is None:
             self._ended = True
         else:
             self._work.room.release()
         return item
+
+    def _wait(self) -> Mapped | None:
+        """Wait for the next result. A Ctrl-C that comes just before a wait does not end it: so it is a short one."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._work.results.get(timeout=WAKE_SECONDS)
 
     def __enter__(self) -> ResultIterator:
         return self

@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +81,35 @@ def test_work_gives_its_result_or_its_error():
     assert run_until_stopped(lambda check: 7, pytest.fail) == 7
     with pytest.raises(ZeroDivisionError):
         run_until_stopped(lambda check: 1 // 0, pytest.fail)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a thread")
+def test_a_signal_that_does_not_end_a_wait(resolver):
+    """As one does that comes just before the wait begins: another thread takes it, and the main one stays asleep."""
+
+    def interrupt() -> None:
+        time.sleep(0.3)  # until the main thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    late: list[str] = []
+    raised = threading.Event()
+
+    def work(check: Callable[[], None]) -> None:
+        interrupt()
+        for _ in range(1000):
+            check()
+            time.sleep(0.01)
+        late.append("work")
+
+    def images() -> Iterator[np.ndarray]:
+        interrupt()
+        if not raised.wait(10):
+            late.append("images")
+        yield np.zeros((8, 8, 3), np.uint8)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_until_stopped(work, pytest.fail)
+    with pytest.raises(KeyboardInterrupt):
+        next(resolver.map(images()))
+    raised.set()
+    assert not late
