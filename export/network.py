@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import IGNN
-from train.error_graph import FEATURES_SCALE
+from train.error_graph import FEATURES_SCALE, query_means
 from train.graph_agg import ADAPN_EPS, EdgeConditioning
 from train.layers import ResidualBlock
 from train.ops import adapn_gather, key_statistics
@@ -82,7 +82,7 @@ class ExportedErrorNet(nn.Module):
         lr = self.net.padded(lr)
         sr, errors, features, index, edge = self.net.find_errors(lr)
         graph = self.net.errors
-        lent = graph.lend(errors, index, _fold_mean)
+        lent = graph.lend(errors, index, _fold_mean(query_means(errors), *errors.shape[-2:]))
         (logits,) = self.edge_logits(edge / FEATURES_SCALE, *errors.shape[-2:])
         difference = _fold_mean(edge.mean(dim=(1, 2))[:, None], *errors.shape[-2:])
         correction = graph.correct(lent, graph.weigh(logits, lent, features, difference))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +11,12 @@ from torch import Tensor, nn
 from train.config import PATCH, STRIDE
 from train.graph_agg import EdgeConditioning, fold_mean
 from train.layers import full_precision
-from train.ops import adapn_gather, windowed_knn
+from train.ops import adapn_gather
 
 ERROR_EPS = 1e6
 """Variance that is added to the errors' own, some hundreds at most: AdaPN then leaves a neighbor's deviation."""
 FEATURES_SCALE = 32.0
 """What features and edge labels are divided by: a trained EDSR's deviate by 8 to 10."""
-SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Rows and columns by which the searches of `dense_knn` move the key map."""
 _TRUST = 0.3
 """Trust, the sum of the neighbors' weights in the softmax, before training."""
 _AROUND = 5
@@ -68,7 +65,7 @@ class ErrorGraph(nn.Module):
             errors: (N, 3, H, W), the image minus what the backbone makes of the reduced one.
             features: (N, C, H, W), in which patches were matched.
             index: int32 (N, m1, m2, k) and
-            edge: (N, k, C, m1, m2), both from `dense_knn` of the features at both scales.
+            edge: (N, k, C, m1, m2), both from `windowed_knn` of the features at both scales.
 
         Returns:
             (N, 3, s*H, s*W).
@@ -78,38 +75,19 @@ class ErrorGraph(nn.Module):
 
     def find(self, errors: Tensor, features: Tensor, index: Tensor, edge: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return what `lend` and `neighbor_weights` do; arguments as in `forward`."""
-        lent = self.lend(errors, index)
+        lent = self.lend(errors, index, fold_mean(query_means(errors), *errors.shape[-2:]))
         return lent, self.neighbor_weights(lent, features, edge)
 
-    def lend(
-        self, errors: Tensor, index: Tensor, fold: Callable[[Tensor, int, int], Tensor] = fold_mean
-    ) -> list[Tensor]:
-        """Return the errors (N, 3, s*H, s*W) of every neighbor, folded; none in the last row or column of an odd size.
-
-        All neighbors are gathered at once, below each other, from a map that holds the errors of every search.
+    def lend(self, errors: Tensor, index: Tensor, own: Tensor) -> list[Tensor]:
+        """Return the errors (N, 3, s*H, s*W) of every neighbor, folded.
 
         Args:
             errors, index: as in `forward`.
-            fold: what computes `fold_mean`.
+            own: (N, 3, H, W), the folded means of the query patches, which AdaPN gives every neighbor.
         """
-        s, (H, W), (m1, m2, k) = self.scale, errors.shape[-2:], index.shape[1:]
-        stacked, columns = _stacked(errors, s, max(k, len(SHIFTS)))
-        height = (H // s // STRIDE + 1) * STRIDE * s
-        neighbors = []
-        for neighbor in index.unbind(-1):
-            # Patches overlap by a pixel: above the first row lies one whose neighbors are a patch further up, which
-            # there say the same.
-            rows = torch.cat([neighbor[:, :1], neighbor + columns], dim=1)
-            neighbors.append(F.pad(rows, (0, stacked.shape[-1] // STRIDE - m2, 0, height // STRIDE - m1 - 1)))
-        below = stacked.shape[-2] // STRIDE - k * (height // STRIDE)
-        indices = F.pad(torch.cat(neighbors, dim=1), (0, 0, 0, below))
-        zero, one = _statistics_of_nothing(stacked, s)
-        own = self._enlarged(fold(_query_means(stacked), *stacked.shape[-2:]))
-        folded = adapn_gather(stacked, zero, one, indices, s, ERROR_EPS) - own
-        lent = [
-            folded[..., s * (height * r + STRIDE) :, :][..., : s * STRIDE * m1, : s * STRIDE * m2] for r in range(k)
-        ]
-        return [F.pad(x, (0, s * (W - STRIDE * m2), 0, s * (H - STRIDE * m1))) for x in lent]
+        zero, one = statistics_of_nothing(errors, self.scale)
+        own = self._enlarged(own)
+        return [adapn_gather(errors, zero, one, neighbor, self.scale, ERROR_EPS) - own for neighbor in index.unbind(-1)]
 
     def neighbor_weights(self, lent: list[Tensor], features: Tensor, edge: Tensor) -> Tensor:
         """Return the neighbors' weights (N, k, H, W) at LR size; their sum is below 1.5."""
@@ -166,68 +144,14 @@ def _box(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(F.pad(x, (reach, reach, reach, reach), mode="replicate"), side, 1)
 
 
-def dense_knn(query: Tensor, key: Tensor, k: int, window: int, scale: int) -> tuple[Tensor, Tensor]:
-    """Find neighbors as `windowed_knn` does, with a key patch at every pixel of the key map, not at every other one.
-
-    Of four searches, each in the key map moved by one pixel or none and continued at its end, those k neighbors whose
-    edge labels have the least sum.
-
-    Args:
-        query, key, k, window, scale: as in `windowed_knn`.
-
-    Returns:
-        index: int32 (N, m1, m2, k), (search * (n1 + 1) + row) * n2 + column, nearest first; `key_corner` reads it.
-        edge: as of `windowed_knn`.
-    """
-    h, w = key.shape[-2:]
-    nearest: tuple[Tensor, Tensor] | None = None
-    for search, (down, right) in enumerate(SHIFTS):
-        moved = F.pad(key, (0, right, 0, down), mode="replicate")[..., down:, right:]
-        index, edge = windowed_knn(query, moved, k, window, scale)
-        index = index.permute(0, 3, 1, 2) + search * (h // STRIDE + 1) * (w // STRIDE)
-        nearest = (index, edge) if nearest is None else _nearest(*nearest, index, edge)
-    assert nearest is not None
-    return nearest[0].permute(0, 2, 3, 1), nearest[1]
-
-
-def _nearest(index: Tensor, edge: Tensor, more_index: Tensor, more_edge: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nearest half of two lists of neighbors: index (N, k, m1, m2), edge (N, k, C, m1, m2)."""
-    k = index.shape[1]
-    index, edge = torch.cat([index, more_index], dim=1), torch.cat([edge, more_edge], dim=1)
-    chosen = edge.sum(2).topk(k, dim=1, largest=False).indices
-    edges = [edge.gather(1, one[:, None, None].expand(-1, 1, edge.shape[2], -1, -1)) for one in chosen.unbind(1)]
-    return index.gather(1, chosen), torch.cat(edges, dim=1)
-
-
-def key_corner(number: int, height: int, width: int) -> tuple[int, int]:
-    """Return row and column of the upper left pixel of a key patch of `dense_knn`, in a key map of that size."""
-    rows, columns = height // STRIDE + 1, width // STRIDE
-    down, right = SHIFTS[number // (rows * columns)]
-    return STRIDE * (number // columns % rows) + down, STRIDE * (number % columns) + right
-
-
-def _stacked(errors: Tensor, scale: int, slots: int) -> tuple[Tensor, int]:
-    """Return a row of zero blocks, the errors moved as each search's key map, below each other, and room for `slots`.
-
-    Beyond the errors are zeros. Also returns n2, the key patches in a row: they and the rows are `dense_knn`'s.
-    """
-    (H, W), block = errors.shape[-2:], scale * STRIDE
-    height, width = (H // block + 1) * block, (W // block + 1) * block - 1
-    maps = [
-        F.pad(errors[..., scale * down :, scale * right :], (0, 2 * block, 0, 2 * block))[..., :height, :width]
-        for down, right in SHIFTS
-    ]
-    return F.pad(torch.cat(maps, dim=2), (0, 0, block, height * (slots - len(SHIFTS)))), W // block
-
-
-def _statistics_of_nothing(errors: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+def statistics_of_nothing(errors: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """Return mean and deviation for `adapn_gather` that leave a key patch as it is, but for the query's mean."""
     N, C, H, W = errors.shape
     shape = (N, H // scale // STRIDE, W // scale // STRIDE, C)
     return errors.new_zeros(shape), errors.new_full(shape, ERROR_EPS**0.5)
 
 
-def _query_means(errors: Tensor) -> Tensor:
+def query_means(errors: Tensor) -> Tensor:
     """Return the mean of every 3 x 3 query patch: (N, 3, H, W) to (N, 3, m1, m2)."""
     H, W = errors.shape[-2:]
     m1, m2 = H // STRIDE, W // STRIDE  # an even map has one zero pixel appended

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from train.config import IGNNConfig
 from train.embedding import VGGEmbedding
-from train.error_graph import ErrorGraph, dense_knn
+from train.error_graph import ErrorGraph
 from train.graph_agg import GraphAgg
 from train.layers import ResidualBlock, conv, full_precision, upsampler
 from train.non_local import NonLocal
@@ -103,17 +103,16 @@ class IGNN(nn.Module):
             sr: (N, 3, s*H, s*W), the backbone's.
             errors: (N, 3, H, W), the image minus what the backbone makes of the reduced one.
             features: (N, C, H, W), the backbone's before the graph.
-            index, edge: `dense_knn` of such features at both scales; no gradient passes.
+            index, edge: `windowed_knn` of such features at both scales; no gradient passes.
         """
         features, sr = self._backbone(lr)
         below, sr_below = self._backbone(self.reduce(lr))
         config, (H, W) = self.config, lr.shape[-2:]
-        more = config.graph_scale - 1  # as many rows and columns the reduction may have cut: nothing is known of them
-        errors = lr[..., : sr_below.shape[-2], : sr_below.shape[-1]] - sr_below
-        errors = F.pad(errors, (0, more, 0, more))[..., :H, :W]
+        more = config.graph_scale - 1  # as many rows and columns the reduction may have cut; no key patch reads them
+        errors = lr - F.pad(sr_below, (0, more, 0, more), mode="replicate")[..., :H, :W]
         with torch.no_grad(), full_precision(lr.device):
             query, key = (x.to(lr.dtype) for x in (features, below))
-            index, edge = dense_knn(query, key, config.neighbors, config.window, config.graph_scale)
+            index, edge = windowed_knn(query, key, config.neighbors, config.window, config.graph_scale)
         return sr, errors, features, index, edge
 
     def _backbone(self, lr: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,6 @@ from runtime.errors import UsageError
 from train.checkpoint import load_checkpoint
 from train.config import PATCH, STRIDE
 from train.data import read_rgb
-from train.error_graph import key_corner
 from train.figures import sheet_format, side_by_side, write_sheet
 from train.metrics import to_uint8
 from train.model import IGNN
@@ -77,12 +76,8 @@ def find(net: IGNN, image: Pixels, x: int, y: int) -> Neighbors:
         maps = dict(zip(("LR", "HR"), net.gcn.neighbor_weights(edge, *lr.shape[-2:]), strict=True))
     # Patch i covers pixels 2 i to 2 i + 2: the one whose middle is nearest.
     i, j = (min(max(place - 1, 0) // STRIDE, count - 1) for place, count in zip((y, x), index.shape[1:3], strict=True))
-    height, width = reduced.shape[-2:]
-    columns, numbers = width // STRIDE, index[0, i, j].tolist()
-    if config.graph == "errors":
-        keys = [key_corner(number, height, width) for number in numbers]
-    else:
-        keys = [(STRIDE * (number // columns), STRIDE * (number % columns)) for number in numbers]
+    columns = reduced.shape[3] // STRIDE
+    keys = [(STRIDE * (number // columns), STRIDE * (number % columns)) for number in index[0, i, j].tolist()]
     middle = (0, slice(None), STRIDE * i + 1, STRIDE * j + 1)
     weights = {name: weight[middle].tolist() for name, weight in maps.items()}
     pictures = [to_uint8(picture[0].permute(1, 2, 0).numpy()) for picture in (reduced, lent)]

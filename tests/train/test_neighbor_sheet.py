@@ -12,7 +12,6 @@ from PIL import Image
 from runtime.errors import IgnnError, UsageError
 from train.checkpoint import save_checkpoint
 from train.config import IGNNConfig
-from train.error_graph import key_corner
 from train.model import IGNN
 from train.neighbor_sheet import draw, find, main
 
@@ -96,7 +95,7 @@ def test_errors_that_are_lent_and_their_weights_are_the_networks():
     lr = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     _, errors, features, index, edge = net.find_errors(lr)
     i, j = found.query[0] // 2, found.query[1] // 2
-    assert [key_corner(number, 24, 36) for number in index[0, i, j].tolist()] == found.keys
+    assert index[0, i, j].tolist() == [row // 2 * (72 // 2 // 2) + column // 2 for row, column in found.keys]
     weights = net.errors.find(errors, features, index, edge)[1][0, :, 2 * i + 1, 2 * j + 1]
     assert found.weights == {"error": weights.tolist()}
     shown = (128 + 4 * errors[0]).round().clamp(0, 255).permute(1, 2, 0).detach().numpy()
