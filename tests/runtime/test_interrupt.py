@@ -83,7 +83,7 @@ def test_work_gives_its_result_or_its_error():
         run_until_stopped(lambda check: 1 // 0, pytest.fail)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a thread")
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_a_signal_that_does_not_end_a_wait(resolver):
     """As one does that comes just before the wait begins: another thread takes it, and the main one stays asleep."""
 
