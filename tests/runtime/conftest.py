@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_cuda import Machine, make_engine
 from fake_drivers import PACKAGES, library, modules
-from small_networks import make_network, write_model
+from small_networks import ModelFactory, make_network, write_model
 
 from runtime import SuperResolver
 from runtime.backends import cuda, cuda_pycuda, pixels, trt
 from runtime.backends.engine_build import BuildRequest
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-
-ModelFactory = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+ModelFactory = Callable[..., Path]
+"""Writes a small network; arguments are those of `make_network`, then metadata."""
 
 METADATA = {
     "format": "1",

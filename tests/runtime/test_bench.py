@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ModelFactory
 from PIL import Image
+from small_networks import ModelFactory
 
 from runtime import SuperResolver
 from runtime.backends import discovery

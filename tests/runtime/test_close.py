@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ModelFactory
 from fake_cuda import Machine
 from fake_drivers import Handle, bindings
 from PIL import Image
+from small_networks import ModelFactory
 
 from runtime import SuperResolver
 from runtime.backends import cuda

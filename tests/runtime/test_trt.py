@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ModelFactory
 from fake_cuda import Machine, make_engine
 from PIL import Image
+from small_networks import ModelFactory
 
 from runtime import SuperResolver
 from runtime.backends import cuda_pycuda
