@@ -58,8 +58,9 @@ def halo(config: IGNNConfig) -> int:
         exact = plain
     elif config.graph == "errors":
         # An output pixel depends on the folded errors over it and, by the doubt, on those 3 pixels around; an error on
-        # the backbone at the scale below, and that on the reduction, which reaches 2s pixels.
-        exact = 3 + window + s * plain + 2 * s
+        # the backbone at the scale below, and that on the reduction, which reaches 2s pixels. Back-projection reads 2
+        # pixels around.
+        exact = 2 + 3 + window + s * plain + 2 * s
     return ceil(exact / (2 * s)) * 2 * s
 
 

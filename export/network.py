@@ -86,7 +86,7 @@ class ExportedErrorNet(nn.Module):
         (logits,) = self.edge_logits(edge / FEATURES_SCALE, *errors.shape[-2:])
         difference = _fold_mean(edge.mean(dim=(1, 2))[:, None], *errors.shape[-2:])
         correction = graph.correct(lent, graph.weigh(logits, lent, features, difference))
-        return (sr + correction)[..., : scale * H, : scale * W]
+        return self.net.project_back(sr + correction, lr)[..., : scale * H, : scale * W]
 
 
 class EdgeLogits(nn.Module):

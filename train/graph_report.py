@@ -119,8 +119,9 @@ def report_errors(net: IGNN, paths: list[Path]) -> str:
         paths: HR images; they are reduced by the network's scale.
     """
     lines = [
-        f"| image | correlation | backbone, dB | with {EQUAL_TRUST} of the neighbors' mean error | network | trust |",
-        "|---|---|---|---|---|---|",
+        f"| image | correlation | backbone, dB | with {EQUAL_TRUST} of the neighbors' mean error | projected back alone "
+        "| network | trust |",
+        "|---|---|---|---|---|---|---|",
     ]
     rows = []
     for path in tqdm(paths, unit="image", leave=False, disable=None):
@@ -133,8 +134,7 @@ def report_errors(net: IGNN, paths: list[Path]) -> str:
 
 
 def _error_row(name: str, values: Sequence[float] | NDArray[np.float64]) -> str:
-    correlation, backbone, equal, network, trust = values
-    return f"| {name} | {correlation:.3f} | {backbone:.3f} | {equal:.3f} | {network:.3f} | {trust:.3f} |"
+    return f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |"
 
 
 def _pair(path: Path, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Tensor, Tensor]:

@@ -56,7 +56,7 @@ def tiles_that_neighbors_win(net: IGNN, lr: Tensor, hr: Tensor) -> list[tuple[fl
 
 
 @torch.inference_mode()
-def lent_errors(net: IGNN, lr: Tensor, hr: NDArray[np.uint8]) -> tuple[float, float, float, float, float]:
+def lent_errors(net: IGNN, lr: Tensor, hr: NDArray[np.uint8]) -> tuple[float, ...]:
     """Return what the errors one scale below are worth.
 
     Args:
@@ -66,8 +66,8 @@ def lent_errors(net: IGNN, lr: Tensor, hr: NDArray[np.uint8]) -> tuple[float, fl
 
     Returns:
         correlation, on luma, of the neighbors' mean error with what the backbone lacks of the truth; PSNR in dB of the
-        backbone, of the backbone with 0.3 of that mean, and of the network; and the mean sum of the weights that the
-        network gives its neighbors.
+        backbone, of the backbone with 0.3 of that mean, of the backbone with back-projection alone, and of the network;
+        and the mean sum of the weights that the network gives its neighbors.
     """
     sr, errors, features, index, edge = net.find_errors(lr)
     lent, weights = net.errors.find(errors, features, index, edge)
@@ -75,9 +75,10 @@ def lent_errors(net: IGNN, lr: Tensor, hr: NDArray[np.uint8]) -> tuple[float, fl
     truth = torch.from_numpy(hr.astype(np.float32)).permute(2, 0, 1)[None]
     lacking, of_mean = _luma(truth - sr), _luma(mean)
     correlation = float((of_mean * lacking).sum() / (of_mean.norm() * lacking.norm()))
-    pictures = (sr, sr + EQUAL_TRUST * mean, sr + net.errors.correct(lent, weights))
+    corrected = net.project_back(sr + net.errors.correct(lent, weights), lr)
+    pictures = (sr, sr + EQUAL_TRUST * mean, net.project_back(sr, lr), corrected)
     scores = [psnr(to_uint8(_picture(picture)), hr, net.config.scale) for picture in pictures]
-    return correlation, scores[0], scores[1], scores[2], float(weights.sum(1).mean())
+    return correlation, *scores, float(weights.sum(1).mean())
 
 
 def _picture(x: Tensor) -> NDArray[np.float32]:

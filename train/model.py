@@ -70,7 +70,7 @@ class IGNN(nn.Module):
         lr, scale = self.padded(lr), self.config.scale
         if self.config.graph == "errors":
             sr, *found = self.find_errors(lr)
-            return (sr + self.errors(*found))[..., : scale * H, : scale * W]
+            return self.project_back(sr + self.errors(*found), lr)[..., : scale * H, : scale * W]
         x = self._begin(lr)
         features, f_hr = self._aggregate(self.body1(x), lr, lr_down)
         up = self.upsample(x + self.body2(features))
@@ -153,6 +153,16 @@ class IGNN(nn.Module):
         """Return the LR image reduced by the graph scale, clamped to 0..255: what the keys are embedded from."""
         with full_precision(lr.device):
             return downsample_bicubic(lr, self.config.graph_scale).clamp(0, 255)
+
+    def project_back(self, sr: Tensor, lr: Tensor) -> Tensor:
+        """Return an output whose reduction is nearer to its input: one step of back-projection (Irani & Peleg, 1991).
+
+        Args:
+            sr: (N, 3, s*H, s*W), nominally 0..255, of a network whose scale is its graph's.
+            lr: (N, 3, H, W) RGB 0..255.
+        """
+        lacking = lr - self.reduce(sr.clamp(0, 255))
+        return sr + F.interpolate(lacking, scale_factor=self.config.graph_scale, mode="nearest")
 
     def find_neighbors(self, lr: Tensor, lr_down: Tensor) -> tuple[Tensor, Tensor]:
         """Construct the graph: `windowed_knn` of the embedded images; no gradient passes."""

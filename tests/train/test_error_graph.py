@@ -11,6 +11,7 @@ from train import IGNN, IGNNConfig
 from train.error_graph import believed
 from train.neighbors import fold_neighbors
 from train.ops import windowed_knn
+from train.resize import downsample_bicubic
 
 
 def network(scale: int = 2, *, trained: bool = True) -> IGNN:
@@ -38,8 +39,26 @@ def test_output_is_the_backbones_and_the_neighbors_errors(scale: int, height: in
     lent = sum(weights[:, r : r + 1] * folded[r] for r in range(5))
     expected = net.forward_backbone(lr) + lent
     assert (expected - net.forward_backbone(lr)).abs().max() > 0.1
+    lacking = lr - downsample_bicubic(expected.clamp(0, 255), scale).clamp(0, 255)
+    expected = expected + lacking.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     # AdaPN's deviation is not quite out of the way: it changes an error by half its variance in a million.
     assert (net(lr) - expected).abs().max() < 0.01 * lent.abs().max()
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_back_projection_brings_the_reduction_to_the_input(scale: int) -> None:
+    """Of a smooth picture, whose reduction no pixel of the enlarged one contradicts."""
+    net = network(scale)
+    lr = F.interpolate(255 * torch.rand(1, 3, 4, 5), size=(21, 26), mode="bicubic").clamp(0, 255)
+    sr = F.interpolate(lr, scale_factor=scale, mode="bicubic") + 8
+    before, after = ((lr - net.reduce(picture)).abs().mean() for picture in (sr, net.project_back(sr, lr)))
+    assert after < before / 5
+
+
+def test_back_projection_takes_a_cut_highlight_for_no_error() -> None:
+    net = network()
+    white = torch.full((1, 3, 12, 12), 255.0)
+    assert (net.project_back(torch.full((1, 3, 24, 24), 280.0), white) == 280).all()
 
 
 def test_untrained_all_neighbors_weigh_alike_and_a_little() -> None:

@@ -104,14 +104,15 @@ def test_what_neighbors_win_by_chance_is_less():
     assert tiles_that_neighbors_win(net, lr, hr)[1] == drawn
 
 
-def test_errors_that_nobody_trusts_change_nothing():
+def test_errors_that_nobody_trusts_leave_back_projection_alone():
     lr = torch.rand(1, 3, 24, 24) * 255
     hr = (torch.rand(48, 48, 3) * 255).byte().numpy()
-    _, backbone, equal, doubted, trust = lent_errors(errors_network(50.0), lr, hr)
-    assert doubted == backbone != equal
+    _, backbone, equal, projected, doubted, trust = lent_errors(errors_network(50.0), lr, hr)
+    assert len({backbone, equal, projected}) == 3
+    assert doubted == projected
     assert trust == pytest.approx(0, abs=1e-12)
-    correlation, _, _, trusted, trust = lent_errors(errors_network(-50.0), lr, hr)
-    assert trusted != backbone
+    correlation, _, _, _, trusted, trust = lent_errors(errors_network(-50.0), lr, hr)
+    assert trusted != projected
     assert trust == pytest.approx(1.5)
     assert -1 <= correlation <= 1
 
