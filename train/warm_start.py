@@ -32,7 +32,7 @@ def pass_backbone_through(net: IGNN, lr: Tensor) -> None:
     """
     C = net.config.channels
     features = net.body1(net.head(lr - net.mean))
-    lift = -features.amin(dim=(0, 2, 3)).clamp(max=0)
+    lift = -2 * features.amin(dim=(0, 2, 3)).clamp(max=0)  # other photographs reach further
     first, second = _convolutions(net.fuse_b)
     identity = torch.eye(C)[..., None, None]
     without_graph = torch.cat([identity, torch.zeros_like(identity)], dim=1)

@@ -24,7 +24,7 @@ def test_output_is_the_backbones_and_the_graph_can_grow(scale: int, graph: str, 
     with torch.no_grad():
         expected = net.forward_backbone(lr)
         assert (net(lr) - expected).abs().max() > 1
-        pass_backbone_through(net, lr)
+        pass_backbone_through(net, 64 + 0.7 * (lr - 64))  # of less contrast, so that features reach less far
         torch.testing.assert_close(net(lr), expected, atol=1e-3, rtol=0)
     net(lr).square().mean().backward()
     for fusion in fusions:
