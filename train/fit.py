@@ -38,6 +38,8 @@ from train.warm_start import pass_backbone_through, take_backbone_out
 
 _OF_GRAPH = ("errors", "gcn", "fuse_b", "fuse_up")
 """Parts of the network that a backbone does not have."""
+_MEASURED_PATCHES = 32
+"""Patches on which a backbone's features are measured before the graph is fused in."""
 _READ_EVERY_ON_GPU = 10
 """Steps between reading losses on a GPU: each reading makes the host wait for it."""
 
@@ -63,7 +65,7 @@ class Trainer:
         start = read_checkpoint(config.start) if config.start else None
         net = _initial_network(config, start)
         if start is not None and start.stage == "backbone" and config.graph_is_new:
-            pass_backbone_through(net, source.batch(0, config.seed, config.batch, config.patch)[0].float())
+            pass_backbone_through(net, source.batch(0, config.seed, _MEASURED_PATCHES, config.patch)[0].float())
         if config.stage == "graph":
             net.requires_grad_(False)
             for name, part in net.named_children():

@@ -119,8 +119,8 @@ def report_errors(net: IGNN, paths: list[Path]) -> str:
         paths: HR images; they are reduced by the network's scale.
     """
     lines = [
-        f"| image | correlation | backbone, dB | with {EQUAL_TRUST} of the neighbors' mean error | projected back alone "
-        "| network | trust |",
+        f"| image | correlation | backbone, dB | with {EQUAL_TRUST} of the neighbors' mean error | projected back "
+        "alone | network | trust |",
         "|---|---|---|---|---|---|---|",
     ]
     rows = []
