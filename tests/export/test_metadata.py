@@ -19,7 +19,7 @@ def small(scale: int, **overrides: str) -> IGNN:
     net = IGNN(replace(config, **overrides)).eval()
     if net.config.graph == "errors":  # whose weights begin all alike
         for parameter in net.errors.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=0.5)
     return net
 
 
@@ -49,7 +49,7 @@ def test_a_tile_with_this_halo_is_exact_and_with_little_less_is_not(scale: int, 
         whole = net(lr)
     assert difference(context) < 1e-10
     less = {"none": step, "graphagg": 2 * step, "errors": 3 * step}[graph]
-    assert difference(context - less) > 1e-6, "less is enough: the halo is too large"
+    assert difference(context - less) > 1e-5, "less is enough: the halo is too large"
 
 
 def test_halo_grows_with_the_window_and_the_depth() -> None:
