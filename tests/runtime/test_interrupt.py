@@ -117,3 +117,33 @@ def test_a_signal_that_does_not_end_a_wait(resolver):
         signal.signal(signal.SIGINT, before)
     raised.set()
     assert not late
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_work_begins_only_where_its_ctrl_c_is_caught(monkeypatch):
+    """A machine so busy that the new thread runs long before the main one returns from starting it."""
+    begin = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        begin(thread)
+        time.sleep(0.3)
+
+    ended: list[str] = []
+
+    def work(check: Callable[[], None]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            for _ in range(200):
+                check()
+                time.sleep(0.01)
+        finally:
+            ended.append("work")
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_until_stopped(work, pytest.fail)
+        assert ended == ["work"]
+    finally:
+        signal.signal(signal.SIGINT, before)
