@@ -18,14 +18,8 @@ from runtime.cli import CLONE_COMMANDS, COMMANDS
 from runtime.cli import main as ignn
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-PAGES = [
-    *(
-        REPOSITORY / name
-        for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/gpu/QUEUE.md")
-    ),
-    *sorted((REPOSITORY / "docs").glob("*.md")),
-    REPOSITORY / "docs" / "demo" / "README.md",
-]
+FOLDERS = (".", "assets", "benchmarks/**", "docs", "docs/demo", "runtime/models", "train/**")
+PAGES = sorted(page for folder in FOLDERS for page in REPOSITORY.glob(f"{folder}/*.md"))
 RUN = "<!-- run -->\n"
 """Stands before a block that is run as it is; other blocks need data, time or a GPU, and are parsed."""
 
