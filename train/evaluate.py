@@ -101,12 +101,13 @@ def load_onnx_upscaler(path: Path, scale: int | None = None, value_range: str | 
     """Open an ONNX file, whatever its name; arguments, result and errors are those of `load_upscaler`."""
     try:
         from runtime.backends.onnx_runtime import onnxruntime
+        from runtime.backends.ort import run_options, session_options
     except ImportError as error:
         raise BackendUnavailableError(f"Measuring {path} needs ONNX Runtime. Run: {install_command('cpu')}") from error
     if not path.is_file():
         raise ModelNotFoundError(f"Model {path} does not exist. Give the path of a .pt, .pth or .onnx file.")
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
         raise ModelLoadError(f"ONNX Runtime cannot open {path}: {error}") from error
     own_scale = session.get_modelmeta().custom_metadata_map.get(Key.SCALE)
@@ -122,9 +123,10 @@ def load_onnx_upscaler(path: Path, scale: int | None = None, value_range: str | 
         )
     unit = 255 if own_scale is None and value_range == "0..1" else 1
     (input_name,) = (value.name for value in session.get_inputs())
+    options = run_options()
 
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (sr,) = session.run(None, {input_name: lr.astype(np.float32).transpose(2, 0, 1)[None] / unit})
+        (sr,) = session.run(None, {input_name: lr.astype(np.float32).transpose(2, 0, 1)[None] / unit}, options)
         return unit * sr[0].transpose(1, 2, 0)
 
     return upscale, int(own_scale or scale or 0)

@@ -78,9 +78,8 @@ class OrtBackend:
         self._staged: StagedNetwork | None = None
         wanted = _resolve(providers)
         options = session_options()
-        if threads is None:
-            threads = _permitted_cpus()
-        options.intra_op_num_threads = threads or 0  # 0: ONNX Runtime's own choice
+        if threads is not None:
+            options.intra_op_num_threads = threads
         first, settings = wanted[0]
         chosen: dict[str, Any] = {"providers": wanted}
         self.on_host = first == PROVIDERS["cpu"]
@@ -235,6 +234,7 @@ def session_options() -> ort.SessionOptions:
     options.log_severity_level = 4  # what matters is raised as an error
     # Tensors that take over a dead one's buffer, and one block planned for all of them, hold more for longer.
     options.enable_mem_reuse = options.enable_mem_pattern = False
+    options.intra_op_num_threads = _permitted_cpus() or 0  # 0: ONNX Runtime's own choice
     return options
 
 

@@ -217,12 +217,14 @@ def test_arguments_that_are_not_accepted(x2_model, arguments):
 @pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two CPUs"
 )
-def test_threads_stay_on_the_cpus_the_process_may_use(x2_model):
+@pytest.mark.parametrize("opening", ["runtime.SuperResolver", "train.evaluate.load_upscaler"])
+def test_threads_stay_on_the_cpus_the_process_may_use(x2_model, opening):
     """ONNX Runtime left alone pins its threads to all cores of the machine, whatever taskset or a cpuset says."""
+    module, name = opening.rsplit(".", 1)
     program = (
         "import os; one = {min(os.sched_getaffinity(0))}; os.sched_setaffinity(0, one)\n"
-        "from runtime import SuperResolver\n"
-        f"resolver = SuperResolver({str(x2_model)!r})\n"
+        f"from pathlib import Path; from {module} import {name}\n"
+        f"opened = {name}(Path({str(x2_model)!r}))\n"
         "elsewhere = [t for t in os.listdir('/proc/self/task') if os.sched_getaffinity(int(t)) != one]\n"
         "raise SystemExit(len(elsewhere))"
     )
