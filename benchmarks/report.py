@@ -85,7 +85,7 @@ def models_section(folder: Path = FOLDER) -> str:
         "PSNR (dB) on luma by the paper's protocol; Urban10: ten of Urban100. "
         "`edsr-s`: the backbone alone; `ignn-e`: with a graph of its errors; `ignn-s`: with the paper's graph; "
         f"default: `{models[0].name}`. Seconds: one photograph of 256 x 256, "
-        f"{_timed_on(read(folder / 'models.json'))}. SSIM, data, licence: the card."
+        f"{_timed_on(read(folder / 'models.json'))}. More: the card."
     )
     lines = [line for scale in (2, 3, 4) for line in _scale_lines(scale, models, folder)]
     return f"{markdown(lines)}\n{_wrapped(note)}"
