@@ -113,6 +113,7 @@ def test_a_network_compiled_in_another_precision_is_refused(x2_model: Path, monk
     monkeypatch.setattr(ov.OpenVinoBackend, "_check_precision", lambda self: None)
     with open_it(x2_model, precision="bf16") as resolver:
         backend = resolver.network.backend
+        assert isinstance(backend, ov.OpenVinoBackend)
         monkeypatch.setitem(backend._options, "INFERENCE_PRECISION_HINT", ov.import_openvino().Type.f32)
         with pytest.raises(BackendUnavailableError, match="in bf16"):
             resolver(np.zeros((8, 8, 3), np.uint8))
